@@ -1,0 +1,57 @@
+# Every target makes the virtual environment it needs; Python 3.11 or newer and make are all that has to be there.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+SEEDS ?= 1000
+SOURCES := __init__.py __main__.py shards coordinator cluster tests
+
+.PHONY: demo test check bench format lint types layers sim clean help
+
+help:            ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
+
+# The stamp is made again when a dependency changes; `pip install -e` sees new modules without it.
+$(VENV)/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Shoal needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version). Try: make PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/installed    ## an embedded cluster followed by shards on Ray: make demo ARGS="--pods 2000 --shards 3"
+	$(BIN)/shoal demo $(ARGS)
+
+test: $(VENV)/installed    ## all tests but the long simulation
+	$(BIN)/pytest $(ARGS)
+
+check: $(VENV)/installed   ## format, lint, types, layers, pure tests, and the simulation over SEEDS seeds
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(MAKE) --no-print-directory types layers
+	$(BIN)/pytest -q tests/unit tests/property tests/conformance
+	$(BIN)/pytest -q tests/sim --seeds $(SEEDS)
+
+format: $(VENV)/installed  ## rewrite the sources in the house's format
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+lint: $(VENV)/installed    ## ruff alone
+	$(BIN)/ruff check $(SOURCES)
+
+# mypy cannot follow an editable install of a repository root, so the package gets its name by a link.
+types: $(VENV)/installed   ## mypy --strict
+	@mkdir -p .typing && ln -sfn .. .typing/shoal
+	MYPYPATH=.typing $(BIN)/mypy -p shoal.shards -p shoal.coordinator -p shoal.cluster
+
+layers: $(VENV)/installed  ## import contracts: who may know of whom
+	$(BIN)/lint-imports --config .importlinter
+
+sim: $(VENV)/installed     ## the seeded simulation alone: make sim SEEDS=100
+	$(BIN)/pytest -q tests/sim --seeds $(SEEDS)
+
+bench: $(VENV)/installed   ## CPU, memory and speed against a replayed API server; one table and JSON
+	$(BIN)/python tests/bench/run.py $(ARGS)
+
+clean:           ## everything that was made here
+	rm -rf $(VENV) .typing build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,374 @@
+"""Label and field selectors: parse, match, render, with kube-apiserver's grammar and error texts.
+
+Label grammar: ``k8s.io/apimachinery/pkg/labels`` (``=``, ``==``, ``!=``, ``in``, ``notin``, ``>``, ``<``, exists,
+``!`` not exists; requirements joined by commas are and-ed). As there, ``!=`` and ``notin`` match objects that
+lack the key. Field grammar: ``k8s.io/apimachinery/pkg/fields``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from .errors import BadRequest
+
+Operator = Literal["=", "==", "!=", "in", "notin", "exists", "!", ">", "<"]
+
+_SYMBOLS = "=!(),><"
+_TOKENS = frozenset({")", ",", "!", "==", "=", ">", "<", "!=", "("})
+_OPERATORS: Mapping[str, Operator] = {
+    "in": "in", "notin": "notin", "=": "=", "==": "==", "!=": "!=", ">": ">", "<": "<",
+}  # fmt: skip
+_END = ""
+
+_QUALIFIED = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
+_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRequirement:
+    """One requirement on one label."""
+
+    key: str
+    operator: Operator
+    values: frozenset[str] = frozenset()
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels meets it."""
+        value = labels.get(self.key)
+        match self.operator:
+            case "exists":
+                return value is not None
+            case "!":
+                return value is None
+            case "=" | "==" | "in":
+                return value is not None and value in self.values
+            case "!=" | "notin":
+                return value is None or value not in self.values
+            case _:
+                return self._compares(value)
+
+    def _compares(self, value: str | None) -> bool:
+        if value is None or not re.fullmatch(r"[+-]?\d+", value):
+            return False
+        (bound,) = self.values
+        return int(value) > int(bound) if self.operator == ">" else int(value) < int(bound)
+
+    def __str__(self) -> str:
+        values = ",".join(sorted(self.values))
+        match self.operator:
+            case "exists":
+                return self.key
+            case "!":
+                return f"!{self.key}"
+            case "in" | "notin":
+                return f"{self.key} {self.operator} ({values})"
+            case _:
+                return f"{self.key}{self.operator}{values}"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelSelector:
+    """Requirements that must all be met; none at all means everything."""
+
+    requirements: tuple[LabelRequirement, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.requirements)
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is selected."""
+        return all(requirement.matches(labels) for requirement in self.requirements)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.requirements))
+
+    @classmethod
+    def parse(cls, text: str) -> LabelSelector:
+        """Reads a ``labelSelector`` parameter.
+
+        Raises:
+            BadRequest: with the text kube-apiserver gives.
+        """
+        return cls(tuple(_LabelParser(text).requirements()))
+
+
+@dataclass(frozen=True, slots=True)
+class FieldRequirement:
+    """One comparison of one field with one value."""
+
+    field: str
+    value: str
+    negated: bool = False
+
+    def matches(self, value: str) -> bool:
+        """Whether the field having this value (``""`` where absent) meets it."""
+        return (value == self.value) != self.negated
+
+    def __str__(self) -> str:
+        escaped = self.value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
+        return f"{self.field}{'!=' if self.negated else '='}{escaped}"
+
+
+@dataclass(frozen=True, slots=True)
+class FieldSelector:
+    """Comparisons that must all hold; none at all means everything."""
+
+    requirements: tuple[FieldRequirement, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.requirements)
+
+    def matches(self, field_value: Callable[[str], str]) -> bool:
+        """Whether an object is selected; `field_value` gives the value of a field of it."""
+        return all(requirement.matches(field_value(requirement.field)) for requirement in self.requirements)
+
+    def exact(self, field: str) -> str | None:
+        """The one value the selector demands of `field`, if it does."""
+        for requirement in self.requirements:
+            if requirement.field == field and not requirement.negated:
+                return requirement.value
+        return None
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.requirements))
+
+    @classmethod
+    def parse(cls, text: str, known: Callable[[str], bool] | None = None) -> FieldSelector:
+        """Reads a ``fieldSelector`` parameter.
+
+        `known` says which fields may be named; None accepts any.
+
+        Raises:
+            BadRequest: a term without an operator, a bad escape, or an unknown field.
+        """
+        found: list[FieldRequirement] = []
+        for term in _field_terms(text):
+            if not term:
+                continue
+            field, operator, value = _split_field_term(term)
+            if not operator:
+                raise BadRequest(f"invalid selector: '{text}'; can't understand '{term}'")
+            if known is not None and not known(field):
+                raise BadRequest(f"field label not supported: {field}")
+            found.append(FieldRequirement(field, _unescape_field_value(value), operator == "!="))
+        return cls(tuple(found))
+
+
+EVERY_LABEL = LabelSelector()
+EVERY_FIELD = FieldSelector()
+
+
+# -- label parser ---------------------------------------------------------------------------------------------
+
+
+class _LabelParser:
+    """Recursive descent over the tokens, one method for each production of apimachinery's parser."""
+
+    def __init__(self, text: str) -> None:
+        self._tokens = list(_label_tokens(text))
+        self._at = 0
+
+    def _peek(self) -> str:
+        return self._tokens[self._at]
+
+    def _next(self) -> str:
+        token = self._tokens[self._at]
+        if token != _END:
+            self._at += 1
+        return token
+
+    def requirements(self) -> Iterable[LabelRequirement]:
+        while True:
+            token = self._peek()
+            if token == _END:
+                return
+            if not (_is_identifier(token) or token == "!"):
+                raise BadRequest(f"found '{token}', expected: !, identifier, or 'end of string'")
+            try:
+                yield self._requirement()
+            except _ParseError as error:
+                raise BadRequest(f"unable to parse requirement: {error}") from None
+            token = self._next()
+            if token == _END:
+                return
+            if token != ",":
+                raise BadRequest(f"found '{token}', expected: ',' or 'end of string'")
+            token = self._peek()
+            if not (_is_identifier(token) or token == "!"):
+                raise BadRequest(f"found '{token}', expected: identifier after ','")
+
+    def _requirement(self) -> LabelRequirement:
+        token = self._next()
+        absent = token == "!"
+        if absent:
+            token = self._next()
+        if not _is_identifier(token):
+            raise _ParseError(f"found '{token}', expected: identifier")
+        key = token
+        _check_key(key)
+        if self._peek() in (_END, ","):
+            return LabelRequirement(key, "!" if absent else "exists")
+        token = self._next()
+        operator = _OPERATORS.get(token)
+        if operator is None or absent:
+            raise _ParseError(f"found '{token}', expected: in, notin, =, ==, !=, gt, lt")
+        values = self._set() if operator in ("in", "notin") else {self._exact()}
+        _check_values(key, operator, values)
+        return LabelRequirement(key, operator, frozenset(values))
+
+    def _exact(self) -> str:
+        if self._peek() in (_END, ","):
+            return ""
+        token = self._next()
+        if not _is_identifier(token):
+            raise _ParseError(f"found '{token}', expected: identifier")
+        return token
+
+    def _set(self) -> set[str]:
+        token = self._next()
+        if token != "(":
+            raise _ParseError(f"found '{token}' expected: '('")
+        values: set[str] = set()
+        expects_value = True
+        while True:
+            token = self._next()
+            if token == ")":
+                if expects_value and values:
+                    values.add("")
+                return values
+            if token == ",":
+                if expects_value:
+                    values.add("")
+                expects_value = True
+            elif _is_identifier(token):
+                values.add(token)
+                expects_value = False
+                if self._peek() not in (",", ")"):
+                    raise _ParseError(f"found '{self._peek()}', expected: ',' or ')'")
+            else:
+                raise _ParseError(f"found '{token}', expected: ',', ')' or identifier")
+
+
+class _ParseError(Exception):
+    """What is wrong with one requirement; becomes a BadRequest with kube-apiserver's preamble."""
+
+
+def _is_identifier(token: str) -> bool:
+    return token != _END and token[0] not in _SYMBOLS
+
+
+def _label_tokens(text: str) -> Iterable[str]:
+    at = 0
+    while at < len(text):
+        char = text[at]
+        if char in " \t\r\n":
+            at += 1
+        elif char in _SYMBOLS:
+            token = text[at : at + 2] if text[at : at + 2] in _TOKENS else char
+            at += len(token)
+            yield token
+        else:
+            start = at
+            while at < len(text) and text[at] not in _SYMBOLS and text[at] not in " \t\r\n":
+                at += 1
+            yield text[start:at]
+    yield _END
+
+
+def _check_key(key: str) -> None:
+    prefix, slash, name = key.rpartition("/")
+    problems = []
+    if slash and not prefix:
+        problems.append("prefix part must be non-empty")
+    elif slash and (len(prefix) > 253 or not _SUBDOMAIN.fullmatch(prefix)):
+        problems.append(
+            "prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or "
+            "'.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for "
+            r"validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+        )
+    if not name:
+        problems.append("name part must be non-empty")
+    elif len(name) > 63:
+        problems.append("name part must be no more than 63 bytes")
+    if not _QUALIFIED.fullmatch(name):
+        problems.append(
+            "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+            "alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is "
+            "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
+        )
+    if problems:
+        raise _ParseError(f'<nil>: Invalid value: "{key}": {"; ".join(problems)}')
+
+
+def _check_values(key: str, operator: Operator, values: set[str]) -> None:
+    if operator in ("in", "notin") and not values:
+        raise _ParseError("values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty")
+    for at, value in enumerate(sorted(values)):
+        if operator in (">", "<") and not re.fullmatch(r"[+-]?\d+", value):
+            raise _ParseError(
+                f'values[{at}]: Invalid value: "{value}": for \'Gt\', \'Lt\' operators, the value must be an integer'
+            )
+        problems = []
+        if len(value) > 63:
+            problems.append("must be no more than 63 bytes")
+        if not _VALUE.fullmatch(value):
+            problems.append(
+                "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and "
+                "must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', "
+                "regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+            )
+        if problems:
+            raise _ParseError(f'values[{at}][{key}]: Invalid value: "{value}": {"; ".join(problems)}')
+
+
+# -- field parser ---------------------------------------------------------------------------------------------
+
+
+def _field_terms(text: str) -> list[str]:
+    """Splits at commas that no backslash escapes."""
+    terms, start, escaped = [], 0, False
+    for at, char in enumerate(text):
+        if escaped:
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char == ",":
+            terms.append(text[start:at])
+            start = at + 1
+    terms.append(text[start:])
+    return terms
+
+
+def _split_field_term(term: str) -> tuple[str, str, str]:
+    at = 0
+    while at < len(term):
+        for operator in ("!=", "==", "="):
+            if term.startswith(operator, at):
+                return term[:at], operator, term[at + len(operator) :]
+        at += 1
+    return term, "", ""
+
+
+def _unescape_field_value(value: str) -> str:
+    if not any(char in value for char in "\\,="):
+        return value
+    out, escaped = [], False
+    for char in value:
+        if escaped:
+            if char not in "\\,=":
+                raise BadRequest(f"invalid field selector: invalid escape sequence: \\{char}")
+            out.append(char)
+            escaped = False
+        elif char == "\\":
+            escaped = True
+        elif char in ",=":
+            raise BadRequest(f"invalid field selector: unescaped character in value: {char}")
+        else:
+            out.append(char)
+    if escaped:
+        raise BadRequest("invalid field selector: invalid escape sequence: \\")
+    return "".join(out)
