@@ -102,7 +102,7 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     subresource_types: tuple[SubresourceType, ...] = ()
     """The same with kinds and verbs, where they are known; only rendering discovery needs them."""
     list_kind: str = ""
-    """Kind of its lists; empty stands for the kind with ``List`` appended, which only a definition can change."""
+    """Kind of its lists; empty: the kind with ``List`` appended, unless its definition says otherwise."""
     custom: bool = False
     """Defined by a CustomResourceDefinition: its objects carry apiVersion and kind inside lists as well."""
     selectable_fields: tuple[str, ...] = ()

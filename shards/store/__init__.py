@@ -1,0 +1,1 @@
+"""Holding one partition: compressed bodies, indexes, bounded history, snapshots at a version. All pure."""

@@ -1,0 +1,430 @@
+r"""The reflector machine: how one partition is listed and watched, without doing any of it. Pure.
+
+Theory of operation
+-------------------
+A partition is *listed*, which yields everything at a version V, and then *watched* from V: the server sends
+each later change with its version. As long as the watch can be resumed at the last version seen, nothing is
+listed again. When the server has forgotten that version (410), the list is taken afresh into a second
+generation, which replaces the first in one step when it is complete. So what is held is always the server's
+state at some version, and that version never goes back. A failure only delays: a list that is not completed
+is dropped as a whole, and a watch goes on where its last good line was::
+
+    Unstarted ----------------- a version is held already -----------------+
+        | nothing held                                                     |
+        v                                                                  |
+    Queued ----> Asking ----> Filling --- initial events ended --> Watching|
+     ^   |          |            |                                 ^  |    |
+     |   | not now, | not        | no mark                Accepted |  | ended
+     |   v never    v understood v                                 |  v    v
+     |  Paging <----+------------+----------- last page ---------> Opening
+     |   ^  | next page                                            ^
+     |   +--+                                                      |
+     +--------- a list is due --------- Pausing -- a watch is due -+
+     |                                     ^
+    Watching, 410               whatever else goes wrong      404 to three lists in a row --> Vanished
+
+A step takes one event and yields effects, done at once, and one activity, whose end is the next event
+(`watch.steps`). Lines do not pass through here one by one: the machine sees a stream open, complete its
+initial events, and end. An event that a state does not have is a bug of the driver: `Broken`, with the story
+of the last steps, and nothing has changed. The legal ones (a test compares this with `Machine.table`)::
+
+    Unstarted   Begin
+    Queued      Granted
+    Paging      PageApplied Declined Failed
+    Asking      Accepted Declined Failed
+    Filling     InitialEventsEnded PlainBookmark ErrorReported StreamEnded
+    Opening     Accepted Declined Failed
+    Watching    ErrorReported StreamEnded
+    Pausing     Elapsed
+    Vanished
+
+Decisions (client-go's are in ``tools/cache/reflector.go`` and ``tools/pager/pager.go``)
+---------------------------------------------------------------------------------------
+* Streaming lists first. Refused with a 4xx (422: the gate is off, 400: never heard of), they are not tried
+  again. One that fails otherwise is followed by *one* paged list: progress before insisting (client-go).
+* A server that ignores ``sendInitialEvents`` answers with a plain watch, whose initial events never end;
+  client-go waits and warns. Here a bookmark without the mark proves it (who has streaming lists sends none
+  before the mark), and so do two lists in a row that fell silent or used up their time.
+* A continue token that expires half-way is followed by a list in one piece (client-go's pager). The token for
+  an inconsistent rest that comes with the 410 would break the promise above.
+* A stream that ended properly is reopened at once, unless it lived for less than a second and brought nothing
+  (client-go's "very short watch"). A broken one is reopened after a wait: a server that stops cuts them all.
+* 410 means a list at once; straight after a list a wait comes first, or a server with too short a memory
+  would be listed in a loop.
+* A watch that gets 5xx or garbage `RELIST_AFTER` times in a row and nothing else is replaced by a list: the
+  version it resumes at may be what the server stumbles over.
+* 404 means gone when lists get it three times in a row, with waits between: servers that start, or have not
+  heard of a new definition yet, say 404 as well. 401 and 403 are asked again slowly: only people change them.
+
+Not noticed: versions that go back, as from a restored backup of etcd. Kubernetes' informers do not either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from ..api.requests import Refusal
+from ..model.errors import Broken
+from ..model.versions import UNKNOWN, Version
+from ..settings import WatchSettings
+from .backoff import Backoff
+from .states import (
+    Asking,
+    Condition,
+    Due,
+    Filling,
+    Opening,
+    Paging,
+    Pausing,
+    Queued,
+    State,
+    Streaming,
+    Unstarted,
+    Vanished,
+    Watching,
+)
+from .steps import (
+    Accepted,
+    AskPage,
+    AskStreamingList,
+    AskWatch,
+    AwaitPermit,
+    Begin,
+    CloseStream,
+    CompleteGeneration,
+    Declined,
+    DropGeneration,
+    Effect,
+    Elapsed,
+    ErrorReported,
+    Event,
+    Failed,
+    Granted,
+    InitialEventsEnded,
+    OpenGeneration,
+    PageApplied,
+    PlainBookmark,
+    ReadEvents,
+    ReadInitialEvents,
+    ReturnPermit,
+    Step,
+    Stop,
+    StreamEnded,
+    Wait,
+)
+from .story import Story
+
+SHORT_WATCH_S = 1.0
+"""client-go: a watch that ended within this and brought nothing is a failure."""
+RELIST_AFTER = 4
+"""Failures of a watch in a row, without anything between them, until a list is tried instead."""
+GONE_AFTER = 3
+"""Lists in a row answered 404 until the resource counts as gone: about four seconds."""
+SILENT_LISTS_MAX = 2
+"""Streaming lists in a row whose end never came, until the server counts as one that has none."""
+RETRY_AFTER_MAX_S = 600.0
+"""A Retry-After beyond this is cut: a proxy's maintenance page must not end the following for a day."""
+
+
+class Machine:
+    """One partition's reflector, from `Begin` to `Vanished` or for ever.
+
+    `uniform` yields numbers in [0, 1). Times are seconds of any steady clock. Messages are for people.
+    """
+
+    def __init__(self, settings: WatchSettings, uniform: Callable[[], float]) -> None:
+        self.state: State = Unstarted()
+        self.message = "not started"
+        self.lists: Counter[str] = Counter()
+        self.watch_restarts: Counter[str] = Counter()
+        self.errors: Counter[str] = Counter()
+        self._settings = settings
+        self._uniform = uniform
+        self._backoff = Backoff(settings, uniform)
+        self.story = Story()
+        self._version = UNKNOWN  # a watch can resume here
+        self._synced = self._refused = False
+        self._streaming: Streaming = "yes" if settings.streaming_list == "auto" else "never"
+        self._silent_lists = 0
+        self._missing = 0  # lists in a row answered 404
+        self._fruitless = 0  # watches in a row that failed and brought nothing
+        self._just_listed = False  # no watch brought anything since the last list
+
+    @property
+    def condition(self) -> Condition:
+        """What the partition's status says."""
+        if isinstance(self.state, Vanished):
+            return "gone"
+        if self._refused:
+            return "refused"
+        return "synced" if self._synced else "pending"
+
+    def step(self, event: Event, now: float) -> Step:
+        """The one transition function.
+
+        Raises:
+            Broken: the event is not legal in this state; nothing has changed.
+        """
+        transition = self.table.get((type(self.state), type(event)))
+        if transition is None:
+            raise Broken(f"reflector: {event} is not legal in {self.state}; before:\n{self.story}")
+        step = transition(self, event, now)
+        self.story.add(now, event, self.state, step)
+        return step
+
+    # -- the list --------------------------------------------------------------------------------------------
+
+    def _begin(self, event: Begin, now: float) -> Step:
+        if event.version != UNKNOWN:
+            self._synced = True
+            return self._watch(event.version, now)
+        return self._queue()
+
+    def _queue(self, *effects: Effect) -> Step:
+        self.state = Queued()
+        self.message = "waits for a permit to list"
+        return Step(effects, AwaitPermit())
+
+    def _granted(self, _: Granted, now: float) -> Step:
+        if self._streaming == "yes":
+            self.state = Asking(now, self._timeout())
+            self.lists["stream"] += 1
+            self.message = "waits for a streaming list"
+            return Step((OpenGeneration(),), AskStreamingList(self.state.timeout_s))
+        if self._streaming == "not now":
+            self._streaming = "yes"
+        return self._page_one(self._settings.page_limit)
+
+    def _page_one(self, limit: int | None, *effects: Effect) -> Step:
+        self.state = Paging(limit)
+        self.lists["full" if limit is None else "paged"] += 1
+        self.message = "waits for a list"
+        return Step((*effects, OpenGeneration()), AskPage(limit))
+
+    def _page_applied(self, event: PageApplied, now: float) -> Step:
+        assert isinstance(self.state, Paging)
+        self._welcome()
+        if event.selector_ignored:
+            self.errors["selector_ignored"] += 1
+        if event.continue_token:
+            self.state = Paging(self.state.limit, self.state.number + 1)
+            self.message = f"waits for page {self.state.number} of a list"
+            return Step((), AskPage(self.state.limit, event.continue_token))
+        if event.version == UNKNOWN:
+            return self._list_failed(Failed("garbage", "the list has no resourceVersion"), now)
+        self._listed(event.version)
+        return self._watch(event.version, now, CompleteGeneration(event.version), ReturnPermit())
+
+    def _page_declined(self, event: Declined, now: float) -> Step:
+        assert isinstance(self.state, Paging)
+        if event.refusal.meaning == "expired" and self.state.number > 1 and self.state.limit is not None:
+            self.errors["continue_expired"] += 1
+            return self._page_one(None, DropGeneration())
+        return self._list_refused(event.refusal, now, DropGeneration(), ReturnPermit())
+
+    def _streaming_list_accepted(self, _: Accepted, now: float) -> Step:  # noqa: ARG002
+        assert isinstance(self.state, Asking)
+        self._welcome()
+        self.state = Filling(self.state.asked_at, self.state.timeout_s)
+        self.message = "receives a streaming list"
+        return Step((), ReadInitialEvents())
+
+    def _streaming_list_declined(self, event: Declined, now: float) -> Step:
+        if event.refusal.meaning == "unsupported":
+            self._streaming = "never"
+            return self._page_one(self._settings.page_limit, DropGeneration())
+        if event.refusal.meaning == "failed":
+            self._streaming = "not now"
+        return self._list_refused(event.refusal, now, DropGeneration(), ReturnPermit())
+
+    def _list_failed(self, event: Failed, now: float) -> Step:
+        if event.kind == "silent" and isinstance(self.state, Asking):
+            self._unfinished()
+        self.errors[event.kind] += 1
+        return self._pause("list", now, event.message, DropGeneration(), ReturnPermit())
+
+    def _initial_events_ended(self, event: InitialEventsEnded, now: float) -> Step:
+        assert isinstance(self.state, Filling)
+        if event.version == UNKNOWN:
+            return self._filling_ended(
+                StreamEnded("garbage", message="the end of the initial events has no resourceVersion"), now
+            )
+        self._silent_lists = 0
+        self._listed(event.version)
+        self.state = Watching(event.version, self.state.asked_at, self.state.timeout_s)
+        return Step((CompleteGeneration(event.version), ReturnPermit()), ReadEvents())
+
+    def _mark_missing(self, _: PlainBookmark, now: float) -> Step:  # noqa: ARG002
+        self._streaming = "never"
+        return self._page_one(self._settings.page_limit, CloseStream(), DropGeneration())
+
+    def _filling_refused(self, event: ErrorReported, now: float) -> Step:
+        self._streaming = "not now"
+        return self._list_refused(event.refusal, now, CloseStream(), DropGeneration(), ReturnPermit())
+
+    def _filling_ended(self, event: StreamEnded, now: float) -> Step:
+        assert isinstance(self.state, Filling)
+        used_up = event.how == "clean" and now - self.state.asked_at >= self.state.timeout_s - SHORT_WATCH_S
+        if event.how in ("silent", "overlong") or used_up:
+            self._unfinished()
+        else:
+            self._streaming = "not now"
+        self.errors[event.error] += 1
+        message = event.message or "the streaming list ended before it was complete"
+        return self._pause("list", now, message, CloseStream(), DropGeneration(), ReturnPermit())
+
+    def _unfinished(self) -> None:
+        self._silent_lists += 1
+        self._streaming = "never" if self._silent_lists >= SILENT_LISTS_MAX else "not now"
+
+    def _listed(self, version: Version) -> None:
+        self._version = version
+        self._synced = self._just_listed = True
+        self._fruitless = 0
+        self.message = ""
+
+    def _list_refused(self, refusal: Refusal, now: float, *effects: Effect) -> Step:
+        self.errors[refusal.label] += 1
+        match refusal.meaning:
+            case "vanished":
+                self._missing += 1
+                if self._missing >= GONE_AFTER:
+                    self.state = Vanished()
+                    self.message = f"the API server does not have this resource any more: {refusal.message}"
+                    return Step(effects, Stop())
+                return self._pause("list", now, refusal.message, *effects)
+            case "unauthorized" | "forbidden":
+                return self._refuse("list", refusal, *effects)
+            case _:
+                return self._pause("list", now, refusal.message, *effects, refusal=refusal)
+
+    # -- the watch -------------------------------------------------------------------------------------------
+
+    def _watch(self, version: Version, now: float, *effects: Effect) -> Step:
+        self._version = version
+        self.state = Opening(version, now, self._timeout())
+        return Step(effects, AskWatch(version, self.state.timeout_s))
+
+    def _watch_accepted(self, _: Accepted, now: float) -> Step:  # noqa: ARG002
+        assert isinstance(self.state, Opening)
+        self._welcome()
+        self.message = ""
+        self.state = Watching(self.state.version, self.state.asked_at, self.state.timeout_s)
+        return Step((), ReadEvents())
+
+    def _watch_declined(self, event: Declined, now: float) -> Step:
+        return self._watch_refused(event.refusal, now)
+
+    def _watch_failed(self, event: Failed, now: float) -> Step:
+        self.errors[event.kind] += 1
+        self.watch_restarts["failed"] += 1
+        return self._pause("watch", now, event.message)
+
+    def _watch_reported(self, event: ErrorReported, now: float) -> Step:
+        assert isinstance(self.state, Watching)
+        self._received(event, now - self.state.asked_at)
+        return self._watch_refused(event.refusal, now, CloseStream())
+
+    def _watch_ended(self, event: StreamEnded, now: float) -> Step:
+        assert isinstance(self.state, Watching)
+        lived_s = now - self.state.asked_at
+        self._received(event, lived_s)
+        in_time = lived_s < self.state.timeout_s - SHORT_WATCH_S
+        self.watch_restarts[event.restart if in_time or event.how != "clean" else "timeout"] += 1
+        fruitless = event.how == "clean" and lived_s < SHORT_WATCH_S and not event.delivered
+        match event.how:
+            case "clean" | "overlong" | "silent" if not fruitless:
+                return self._watch(self._version, now, CloseStream())
+            case "garbage":
+                self.errors["garbage"] += 1
+                return self._stumble(now, event, CloseStream())
+            case "clean" | "overlong" | "silent":
+                return self._pause("watch", now, "the watch ended as soon as it began", CloseStream())
+            case "broken" | "truncated":
+                self.errors[event.error] += 1
+                return self._pause("watch", now, event.message, CloseStream())
+
+    def _watch_refused(self, refusal: Refusal, now: float, *effects: Effect) -> Step:
+        self.watch_restarts[refusal.meaning] += 1
+        if refusal.meaning == "expired":
+            if self._just_listed:
+                return self._pause("list", now, refusal.message, *effects)
+            self.message = refusal.message
+            return self._queue(*effects)
+        self.errors[refusal.label] += 1
+        match refusal.meaning:
+            case "unauthorized" | "forbidden":
+                return self._refuse("watch", refusal, *effects)
+            case "overloaded":
+                return self._pause("watch", now, refusal.message, *effects, refusal=refusal)
+            case "vanished" | "unsupported":
+                return self._pause("list", now, refusal.message, *effects)
+            case _:
+                return self._stumble(now, StreamEnded("broken", message=refusal.message), *effects)
+
+    def _stumble(self, now: float, event: StreamEnded, *effects: Effect) -> Step:
+        self._fruitless += 1
+        if self._fruitless < RELIST_AFTER:
+            return self._pause("watch", now, event.message, *effects)
+        self._fruitless = 0
+        return self._pause("list", now, event.message, *effects)
+
+    def _pause(
+        self, due: Due, now: float, why: str, *effects: Effect, refusal: Refusal | None = None
+    ) -> Step:
+        asked_s = min((refusal.retry_after_s if refusal else None) or 0.0, RETRY_AFTER_MAX_S)
+        seconds = self._backoff.after_failure(now, at_least_s=asked_s)
+        self.state = Pausing(due)
+        self.message = f"{why}; tries again after {seconds:.1f} s"
+        return Step(effects, Wait(seconds))
+
+    def _refuse(self, due: Due, refusal: Refusal, *effects: Effect) -> Step:
+        self._refused = True
+        seconds = self._settings.refused_retry_s * (1 + 0.1 * self._uniform())
+        self.state = Pausing(due)
+        self.message = f"{refusal.status}: {refusal.message}; tries again after {seconds:.0f} s"
+        return Step(effects, Wait(seconds))
+
+    def _elapsed(self, _: Elapsed, now: float) -> Step:
+        assert isinstance(self.state, Pausing)
+        return self._queue() if self.state.due == "list" else self._watch(self._version, now)
+
+    def _welcome(self) -> None:
+        self._missing = 0
+        self._refused = False
+
+    def _received(self, event: ErrorReported | StreamEnded, lived_s: float) -> None:
+        self._version = max(self._version, event.version)
+        if event.delivered:
+            self._fruitless = 0
+        if event.delivered or lived_s >= SHORT_WATCH_S:
+            self._just_listed = False
+
+    def _timeout(self) -> int:
+        return max(1, int(self._settings.timeout_min_s * (1 + self._uniform())))
+
+    # -- the table -------------------------------------------------------------------------------------------
+
+    table: ClassVar[Mapping[tuple[type[State], type[Event]], Callable[[Machine, Any, float], Step]]] = {
+        (Unstarted, Begin): _begin,
+        (Queued, Granted): _granted,
+        (Paging, PageApplied): _page_applied,
+        (Paging, Declined): _page_declined,
+        (Paging, Failed): _list_failed,
+        (Asking, Accepted): _streaming_list_accepted,
+        (Asking, Declined): _streaming_list_declined,
+        (Asking, Failed): _list_failed,
+        (Filling, InitialEventsEnded): _initial_events_ended,
+        (Filling, PlainBookmark): _mark_missing,
+        (Filling, ErrorReported): _filling_refused,
+        (Filling, StreamEnded): _filling_ended,
+        (Opening, Accepted): _watch_accepted,
+        (Opening, Declined): _watch_declined,
+        (Opening, Failed): _watch_failed,
+        (Watching, ErrorReported): _watch_reported,
+        (Watching, StreamEnded): _watch_ended,
+        (Pausing, Elapsed): _elapsed,
+    }
+    """The legal transitions, all of them."""

@@ -1,0 +1,374 @@
+"""The driver of the reflector machine: performs its instructions over a connection, reports what happened.
+
+It decides nothing (`watch.protocol` does) and keeps nothing (the `PartitionWriter` does). What it adds is the
+hot path: the lines of a watch go from the connection through the decoder straight to the writer, in batches,
+and only an ERROR line, the end of the initial events or the end of the stream is an event for the machine.
+
+One partition must not starve the others on its loop: what has arrived is taken in pieces, and after each the
+loop gets its turn. A line that is no watch event ends the stream at once, so that nothing after it can move
+the frontier past what was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import assert_never
+
+from ..api.client import BODY_BYTES_MAX, ERROR_BODY_BYTES_MAX, ApiConnection, ApiResponse
+from ..api.decode import Decoder
+from ..api.requests import ApiRequest, list_request, refusal, streaming_list_request, watch_request
+from ..model.errors import Broken, CertificateRejected, ConnectionFailed, Garbage, KubeconfigError
+from ..model.observations import Bookmark, ErrorLine, GarbageLine, Item, ListPage, Observation
+from ..model.partitions import EVERYTHING, HashRange, Partition
+from ..model.resources import ResourceType
+from ..model.versions import UNKNOWN, Version
+from ..settings import WatchSettings
+from .permits import Permits
+from .protocol import Machine
+from .states import Condition, Pausing, Vanished
+from .steps import (
+    Accepted,
+    Activity,
+    AskPage,
+    AskStreamingList,
+    AskWatch,
+    AwaitPermit,
+    Begin,
+    CloseStream,
+    CompleteGeneration,
+    Declined,
+    DropGeneration,
+    Effect,
+    Elapsed,
+    ErrorReported,
+    Event,
+    Failed,
+    Granted,
+    InitialEventsEnded,
+    OpenGeneration,
+    PageApplied,
+    PlainBookmark,
+    ReadEvents,
+    ReadInitialEvents,
+    ReturnPermit,
+    Stop,
+    StreamEnd,
+    StreamEnded,
+    Wait,
+)
+from .stream import EventStream
+from .writer import PartitionWriter
+
+log = logging.getLogger("shoal.shards.watch")
+
+PAGE_PIECE_OBJECTS = 64
+"""Objects of a page stored without giving the loop its turn; see `stream.PIECE_BYTES`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReflectorStatus:
+    """How following a partition is going. Counters grow from the start of the reflector on."""
+
+    state: Condition
+    message: str
+    """For people: what it does or waits for; empty while everything is well."""
+    lists: Mapping[str, int]
+    """Lists asked for, by form: ``stream``, ``paged``, ``full`` (in one piece)."""
+    watch_restarts: Mapping[str, int]
+    """By reason: ``timeout``, ``ended``, ``failed``, ``stalled``, ``garbage``, ``truncated``, ``expired``,
+    …"""
+    errors: Mapping[str, int]
+    """By kind: ``connection``, ``certificate``, ``silent``, ``garbage``, ``forbidden``, ``http_500``, …"""
+    backlog: int
+    """Lines received and not yet applied."""
+    waiting_for_permit: bool
+
+
+class Reflector:
+    """Follows one partition from `run` on, until it is cancelled or the resource is gone."""
+
+    def __init__(
+        self,
+        *,
+        partition: Partition,
+        resource_type: ResourceType,
+        connection: ApiConnection,
+        store: PartitionWriter,
+        decoder: Decoder,
+        permits: Permits,
+        settings: WatchSettings,
+        rng: random.Random,
+    ) -> None:
+        if not resource_type.namespaced and partition.cover != EVERYTHING:
+            raise Broken(f"{partition.id}: {resource_type.kind} has no namespaces to be divided by")
+        self._partition = partition
+        self._connection = connection
+        self._store = store
+        self._decoder = decoder
+        self._permits = permits
+        self._settings = settings
+        self._machine = Machine(settings, rng.random)
+        self._stream: EventStream | None = None
+        self._permit: AsyncExitStack | None = None
+        self._waiting_for_permit = False
+
+    @property
+    def status(self) -> ReflectorStatus:
+        """Now. May be read from another thread."""
+        machine = self._machine
+        return ReflectorStatus(
+            state=machine.condition,
+            message=machine.message,
+            lists=dict(machine.lists),
+            watch_restarts=dict(machine.watch_restarts),
+            errors=dict(machine.errors),
+            backlog=self._stream.backlog if self._stream is not None else 0,
+            waiting_for_permit=self._waiting_for_permit,
+        )
+
+    @property
+    def story(self) -> str:
+        """The last steps of the machine, one a line."""
+        return str(self._machine.story)
+
+    async def run(self) -> None:
+        """Follows. Returns when the resource is gone; otherwise ends only by being cancelled."""
+        event: Event = Begin(self._store.frontier if self._store.synced else UNKNOWN)
+        try:
+            while True:
+                step = self._machine.step(event, _now())
+                self._report(event)
+                for effect in step.effects:
+                    await self._perform(effect)
+                if isinstance(step.activity, Stop):
+                    return
+                event = await self._undertake(step.activity)
+        finally:
+            await self._close_stream()
+            await self._return_permit()
+
+    def _report(self, event: Event) -> None:
+        extra = {"partition": self._partition.id, "reason": self._machine.message}
+        match self._machine.state:
+            case Vanished():
+                log.warning("resource is gone", extra=extra)
+            case Pausing():
+                log.warning("following is interrupted", extra=extra)
+            case _:
+                log.debug("reflector step", extra={**extra, "event": type(event).__name__})
+
+    # -- effects ---------------------------------------------------------------------------------------------
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case OpenGeneration():
+                self._store.begin()
+            case CompleteGeneration(version=version):
+                self._store.finish(version)
+            case DropGeneration():
+                self._store.abandon()
+            case ReturnPermit():
+                await self._return_permit()
+            case CloseStream():
+                await self._close_stream()
+            case _:
+                assert_never(effect)
+
+    async def _return_permit(self) -> None:
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            await permit.aclose()
+
+    async def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.aclose()
+
+    # -- activities ------------------------------------------------------------------------------------------
+
+    async def _undertake(self, activity: Activity) -> Event:
+        match activity:
+            case AwaitPermit():
+                return await self._await_permit()
+            case AskPage():
+                return await self._ask_page(activity)
+            case AskStreamingList(timeout_s=timeout_s):
+                request = streaming_list_request(self._partition, timeout_s=timeout_s)
+                return await self._open(request, timeout_s, self._settings.list_silence_s)
+            case AskWatch(version=version, timeout_s=timeout_s):
+                # Some proxies pass the head on only with the first event: it may take as long as the watch.
+                request = watch_request(self._partition, version=version, timeout_s=timeout_s)
+                return await self._open(request, timeout_s, None)
+            case ReadInitialEvents():
+                return await self._read_initial_events()
+            case ReadEvents():
+                return await self._read_events()
+            case Wait(seconds=seconds):
+                await asyncio.sleep(seconds)
+                return Elapsed()
+            case Stop():
+                raise Broken("reflector: Stop was undertaken")
+            case _:
+                assert_never(activity)
+
+    async def _await_permit(self) -> Event:
+        permit = AsyncExitStack()
+        self._waiting_for_permit = True
+        try:
+            await permit.enter_async_context(self._permits.permit(self._partition.id))
+        finally:
+            self._waiting_for_permit = False
+        self._permit = permit
+        return Granted()
+
+    async def _ask_page(self, activity: AskPage) -> Event:
+        request = list_request(self._partition, limit=activity.limit, continue_token=activity.continue_token)
+        try:
+            answer = await self._fetch_page(request)
+        except _FAILURES as error:
+            return _failed(error, request)
+        if isinstance(answer, Declined):
+            return answer
+        for begin in range(0, len(answer.observations), PAGE_PIECE_OBJECTS):
+            for observation in answer.observations[begin : begin + PAGE_PIECE_OBJECTS]:
+                self._store.put(observation)
+            await asyncio.sleep(0)
+        ignored = isinstance(self._partition.cover, HashRange) and not answer.shard_selector
+        return PageApplied(answer.version, answer.continue_token, ignored)
+
+    async def _fetch_page(self, request: ApiRequest) -> ListPage | Declined:
+        silence_s = self._settings.list_silence_s
+        parts: list[bytes] = []
+        size = 0
+        async with asyncio.timeout(silence_s) as limit, self._connection.open(request) as response:
+            if response.status != 200:
+                return await _declined(response)
+            async for chunk in response.chunks():
+                limit.reschedule(_now() + silence_s)
+                parts.append(chunk)
+                size += len(chunk)
+                if size > BODY_BYTES_MAX:
+                    raise Garbage(f"the list is longer than {BODY_BYTES_MAX} bytes")
+        return self._decoder.page(b"".join(parts))
+
+    async def _open(self, request: ApiRequest, timeout_s: int, head_s: float | None) -> Event:
+        deadline = _now() + timeout_s + self._settings.grace_s
+        exchange = AsyncExitStack()
+        try:
+            async with asyncio.timeout_at(deadline if head_s is None else min(deadline, _now() + head_s)):
+                response = await exchange.enter_async_context(self._connection.open(request))
+                if response.status != 200:
+                    declined = await _declined(response)
+                    await exchange.aclose()
+                    return declined
+        except _FAILURES as error:
+            await exchange.aclose()
+            return _failed(error, request)
+        self._decoder.reset()
+        self._stream = EventStream(response, self._decoder, exchange, deadline)
+        return Accepted()
+
+    async def _read_initial_events(self) -> Event:
+        stream = self._stream
+        assert stream is not None
+        put, silence_s = self._store.put, self._settings.list_silence_s
+        try:
+            async with asyncio.timeout_at(min(stream.deadline, _now() + silence_s)) as limit:
+                while (items := await stream.next_items()) is not None:
+                    limit.reschedule(min(stream.deadline, _now() + silence_s))
+                    for position, item in enumerate(items):
+                        if type(item) is Observation:
+                            put(item)
+                            continue
+                        stream.unread(items[position + 1 :])
+                        if type(item) is Bookmark:
+                            if item.initial_events_end:
+                                return InitialEventsEnded(item.version)
+                            return PlainBookmark()
+                        return _control(item, UNKNOWN, delivered=False)
+        except _FAILURES as error:
+            return _ended(error, stream, UNKNOWN, delivered=False)
+        return _completed(stream, UNKNOWN, delivered=False)
+
+    async def _read_events(self) -> Event:
+        stream = self._stream
+        assert stream is not None
+        apply, advance = self._store.apply, self._store.advance
+        version, delivered = UNKNOWN, False
+        try:
+            async with asyncio.timeout_at(stream.deadline):
+                while (items := await stream.next_items()) is not None:
+                    for item in items:
+                        if type(item) is Observation:
+                            apply(item)
+                        elif type(item) is Bookmark:
+                            advance(item.version)
+                        else:
+                            return _control(item, version, delivered=delivered)
+                        version, delivered = item.version, True
+        except _FAILURES as error:
+            return _ended(error, stream, version, delivered=delivered)
+        return _completed(stream, version, delivered=delivered)
+
+
+# -- from what happened to events ----------------------------------------------------------------------------
+
+_FAILURES = (ConnectionFailed, KubeconfigError, Garbage, TimeoutError)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def _declined(response: ApiResponse) -> Declined:
+    body = await response.read(ERROR_BODY_BYTES_MAX)
+    return Declined(refusal(response.status, response.headers, body))
+
+
+def _failed(error: BaseException, request: ApiRequest) -> Failed:
+    match error:
+        case CertificateRejected():
+            return Failed("certificate", error.message)
+        case ConnectionFailed():
+            return Failed("connection", error.message)
+        case KubeconfigError():
+            return Failed("credentials", error.message)
+        case Garbage():
+            return Failed("garbage", f"{request.path}: {error.message}")
+        case _:
+            return Failed("silent", f"{request.path}: no answer in time")
+
+
+def _control(item: Item, version: Version, *, delivered: bool) -> Event:
+    match item:
+        case ErrorLine():
+            return ErrorReported(item, version, delivered)
+        case GarbageLine():
+            message = f"a line is no watch event ({item.problem}): {item.excerpt}"
+            return StreamEnded("garbage", version, delivered, message)
+        case _:
+            raise Broken(f"reflector: {item} is no control item")
+
+
+def _ended(error: BaseException, stream: EventStream, version: Version, *, delivered: bool) -> StreamEnded:
+    how: StreamEnd
+    match error:
+        case TimeoutError():
+            how = "overlong" if _now() >= stream.deadline else "silent"
+            message = "the stream outlived its time" if how == "overlong" else "the stream fell silent"
+        case Garbage():
+            how, message = "garbage", error.message
+        case _:
+            how, message = "broken", str(error)
+    return StreamEnded(how, version, delivered, message)
+
+
+def _completed(stream: EventStream, version: Version, *, delivered: bool) -> StreamEnded:
+    if stream.incomplete:
+        return StreamEnded("truncated", version, delivered, "the last line of the stream is not complete")
+    return StreamEnded("clean", version, delivered)
