@@ -1,0 +1,261 @@
+"""The coordinator: looks at the API server and at the shards, decides, and carries out what was decided.
+
+Two loops: one looks at discovery, the other makes passes (`step`: observe, decide, perform) every second and
+at once when something has changed. All deciding is pure and elsewhere (`catalogue`, `partitioning`,
+`placement`, `decide`); talking to shards is the `Roster`, waiting for permits the `PermitDesk`. The
+coordinator is never on the data path and keeps nothing that its successor could not learn from shards,
+routers and the API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections import Counter
+
+from ..shards.handle import ShardProvider
+from ..shards.model.errors import ShoalError
+from ..shards.model.partitions import Epoch, ShardId
+from .catalogue import Catalogue, build_catalogue, compare_catalogues
+from .census import Census
+from .decide import Decider, Decision
+from .discovery import Connection, Discovery, Snapshot
+from .instructions import Adopt, Observation, Release, Retire, ShardView
+from .partitioning import Partitioning, partition_resources
+from .permit_desk import PermitDesk
+from .report import Looks, report
+from .roster import Roster
+from .routes import RouteTable
+from .settings import CoordinatorSettings
+from .status import CoordinatorStatus
+
+_log = logging.getLogger("shoal.coordinator")
+
+
+class Coordinator:
+    """Decides who follows what. One per cluster; belongs to the event loop it was made on."""
+
+    def __init__(
+        self,
+        *,
+        connection: Connection,
+        provider: ShardProvider,
+        settings: CoordinatorSettings,
+        shard_count: int,
+        incarnation: str = "",
+    ) -> None:
+        """`incarnation` tells this coordinator from its predecessor; made up if empty."""
+        if shard_count < 1:
+            raise ValueError(f"at least one shard is needed, not {shard_count}")
+        self.permits = PermitDesk(settings.permits, prefix=incarnation or uuid.uuid4().hex[:8])
+        self._settings = settings
+        self._shard_count = shard_count
+        self._connection = connection
+        self._discovery = Discovery(connection, settings.discovery)
+        self._changed = asyncio.Event()
+        self._roster = Roster(
+            provider, settings.liveness, lost=self.permits.shard_gone, judged=self._changed.set
+        )
+        self._decider = Decider(settings.placement, settings.follow.secrets)
+        self._census = Census(settings.placement)
+        self._snapshot: Snapshot | None = None
+        self._catalogue: Catalogue | None = None
+        self._partitioning = Partitioning((), ())
+        self._looks = Looks()
+        self._table = RouteTable()
+        self._decision = Decision()
+        self._plan: tuple[str, ...] = ()
+        self._routers_epoch = Epoch(0)
+        self._errors: Counter[str] = Counter()
+        self._published = asyncio.Event()
+        self._look_now = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+
+    # -- lifecycle
+    # --------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Starts both loops and returns at once."""
+        if self._running is None:
+            self._running = asyncio.get_running_loop().create_task(self.run(), name="coordinator")
+
+    async def stop(self) -> None:
+        """Ends both loops and closes the connection to the API server. Shards go on as they are."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.cancel()
+            await asyncio.wait([running])
+        await self._connection.aclose()
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        async with self._roster, asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_discovery(), name="coordinator discovery")
+            tasks.create_task(self._make_passes(), name="coordinator passes")
+
+    def resize(self, shard_count: int) -> None:
+        """Changes how many shards there are; those that leave end when others serve what they have."""
+        if shard_count < 1:
+            raise ValueError(f"at least one shard is needed, not {shard_count}")
+        self._shard_count = shard_count
+        self._changed.set()
+
+    def kick(self) -> None:
+        """Looks at the API server and makes a pass now."""
+        self._look_now.set()
+        self._changed.set()
+
+    # -- for routers and people
+    # -------------------------------------------------------------------------------
+
+    async def routes(self, after: Epoch, timeout_s: float) -> RouteTable:
+        """The newest table, as soon as its epoch is greater than `after`; after `timeout_s` whatever there
+        is.
+        """
+        if after > self._table.epoch:
+            # Published by a predecessor, and not to be learnt from any shard.
+            self._routers_epoch = max(self._routers_epoch, after)
+            self._changed.set()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._table.epoch <= after:
+                    await self._published.wait()
+        return self._table
+
+    def status(self) -> CoordinatorStatus:
+        """What is followed, by whom, and what is waited for."""
+        return report(
+            now=asyncio.get_running_loop().time(),
+            table=self._table,
+            goal=self._decider.goal,
+            decision=self._decision,
+            plan=self._plan,
+            catalogue=self._catalogue,
+            partitioning=self._partitioning,
+            members=self._roster.members,
+            census=self._census,
+            permits=self.permits.status(),
+            looks=self._looks,
+            errors=dict(self._errors),
+        )
+
+    # -- discovery
+    # --------------------------------------------------------------------------------------------
+
+    async def _follow_discovery(self) -> None:
+        settings = self._settings.discovery
+        pause_s = settings.poll_s
+        while True:
+            try:
+                await self.look()
+                pause_s = settings.poll_s
+            except ShoalError as error:
+                self._looks.failed(error.message, pause_s)
+                _log.warning("discovery failed", extra={"error": error.message, "again_in_s": pause_s})
+            except Exception as error:  # noqa: BLE001 - the loop must not end; what is known stands
+                self._errors["discovery"] += 1
+                self._looks.failed(f"{type(error).__name__}: {error}", pause_s)
+                _log.exception("discovery broke")
+            self._look_now.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._look_now.wait()
+            if self._looks.failing:
+                pause_s = min(pause_s * 2, settings.backoff_max_s)
+
+    async def look(self) -> None:
+        """One look at what the API server serves.
+
+        Raises:
+            ConnectionFailed, Upstream, Garbage: nothing was learnt.
+        """
+        snapshot = await self._discovery.look()
+        self._looks.succeeded(asyncio.get_running_loop().time(), snapshot)
+        if snapshot == self._snapshot:
+            return
+        follow = self._settings.follow
+        catalogue = build_catalogue(snapshot.groups, follow)
+        change = compare_catalogues(self._catalogue or Catalogue(), catalogue)
+        if change:
+            _log.info(
+                "resources changed",
+                extra={
+                    "added": [str(resource) for resource in change.added],
+                    "removed": [str(resource) for resource in change.removed],
+                    "changed": [str(resource) for resource in change.changed],
+                },
+            )
+        self._snapshot, self._catalogue = snapshot, catalogue
+        self._partitioning = partition_resources(catalogue.followed, follow.carve)
+        self._changed.set()
+
+    # -- passes
+    # -----------------------------------------------------------------------------------------------
+
+    async def _make_passes(self) -> None:
+        while True:
+            self._changed.clear()
+            try:
+                await self.step()
+            except Exception:  # noqa: BLE001 - the next pass starts from what it sees then
+                self._errors["step"] += 1
+                _log.exception("pass failed")
+            settings = self._settings.liveness
+            # Shards were told something: whether they took it is looked at sooner.
+            pause_s = settings.patience_s if self._decision.instructions else settings.interval_s
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+
+    async def step(self) -> None:
+        """One pass: observe, decide, perform."""
+        now = asyncio.get_running_loop().time()
+        self._roster.set_wanted([ShardId(f"shard-{number}") for number in range(self._shard_count)], now)
+        views = await self._roster.observe()
+        self._decision = self._decider.decide(self._observation(views))
+        await self._perform(self._decision)
+
+    def _observation(self, views: tuple[ShardView, ...]) -> Observation:
+        now = asyncio.get_running_loop().time()
+        partitions = self._partitioning.partitions
+        for view in views:
+            if view.statistics is not None and view.answered_at is not None and view.lives:
+                self._census.take(view.statistics, view.answered_at)
+                if any(entry.state == "gone" for entry in view.statistics.partitions):
+                    self._look_now.set()  # discovery will tell whether it is
+        self._census.keep_only(partition.id for partition in partitions)
+        return Observation(
+            now=now,
+            catalogue=self._catalogue,
+            partitions=partitions,
+            weights={partition.id: self._census.weight(partition) for partition in partitions},
+            shards=views,
+            server_version=self._snapshot.server_version if self._snapshot else b"",
+            routers_epoch=self._routers_epoch,
+        )
+
+    async def _perform(self, decision: Decision) -> None:
+        if decision.plan is not None and decision.plan.placings:
+            self._plan = decision.plan.explain()
+        adopts = [instruction for instruction in decision.instructions if isinstance(instruction, Adopt)]
+        releases = [instruction for instruction in decision.instructions if isinstance(instruction, Release)]
+        publishing = self._decider.table.epoch > self._table.epoch
+        # NB: a shard takes an epoch before routers see it, and gives up a partition only after.
+        await self._roster.tell(adopts, until_one=publishing)
+        if publishing:
+            self._publish(self._decider.table)
+        await self._roster.tell(releases, until_one=False)
+        for instruction in decision.instructions:
+            if isinstance(instruction, Retire):
+                await self._roster.retire(instruction.shard)
+
+    def _publish(self, table: RouteTable) -> None:
+        self._table = table
+        _log.info(
+            "routes published",
+            extra={"epoch": table.epoch, "resources": len(table.catalogue), "partitions": len(table.routes)},
+        )
+        self._published.set()
+        self._published = asyncio.Event()
