@@ -1,0 +1,183 @@
+"""Bring-up and tear-down of an installation on Ray: coordinator, shards, gateway, all as named actors.
+
+Bringing up what is already running finds it instead of starting it twice (names are unique in Ray's namespace
+``shoal``). A Ray cluster that is started here belongs to this process: Ray's own processes and all actors end with
+it, however it ends (`ray_environment.prepare` has to be called before this module is imported). On a Ray cluster that was there before, the actors are detached and go on until `take_down`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.exceptions
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from ..coordinator.handle import CoordinatorHandle, CoordinatorPermits
+from ..coordinator.handle_ray import RayCoordinatorHandle, start_coordinator
+from ..shards.api.kubeconfig import Access
+from ..shards.handle_ray import NAMESPACE, RayShardProvider, answered, shard_directory
+from ..shards.model.errors import NotReady, SettingsError, ShoalError
+from ..shards.model.partitions import Epoch
+from .gateway.actor import GatewayActor
+from .gateway.server import bind, parse_listen
+from .settings import ShoalSettings
+
+log = logging.getLogger("shoal.cluster.bootstrap")
+
+GATEWAY = "gateway-0"
+START_TIMEOUT_S = 60.0
+"""Actors start in about a second each; a Ray cluster without room for them never starts them at all."""
+
+_RemoteGateway: Any = ray.remote(GatewayActor)
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A running installation."""
+
+    url: str
+    """Of the gateway, without a slash at the end."""
+    coordinator: CoordinatorHandle
+
+
+@contextlib.contextmanager
+def ray_cluster(settings: ShoalSettings) -> Iterator[None]:
+    """Connects to the Ray cluster of the settings, or starts one on this machine that ends with the context.
+
+    Not a coroutine, and to be called from the main thread: the kernel ends the processes that Ray starts when the
+    *thread* that started them ends, and until it returns signals end this process at once, as they should.
+
+    Raises:
+        SettingsError: no Ray cluster answers at the address.
+    """
+    try:
+        _connect(settings)
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _connect(settings: ShoalSettings) -> None:
+    quiet: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "log_to_driver": settings.log.level == "debug",
+        "logging_level": logging.ERROR,
+    }
+    address = settings.ray.address
+    if address is not None:
+        try:
+            ray.init(address=address, **quiet)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise SettingsError(
+                f"no Ray cluster answers at {address!r} (ray.address, --ray-address): {error}"
+            ) from error
+        return
+    wanted = settings.shards * settings.ray.shard_cpus + 2 * settings.ray.service_cpus
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        num_cpus=max(os.cpu_count() or 1, int(wanted) + 1),
+        object_store_memory=settings.ray.object_store_bytes,
+        **quiet,
+    )
+
+
+async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
+    """Starts (or finds) coordinator, shards and gateway. Returns when the gateway answers; syncing goes on.
+
+    Raises:
+        SettingsError: the port is in use, the address is not a loopback one, or Ray has no room for the actors.
+    """
+    host, port = _free_listen(settings.gateway.listen)
+    provider = RayShardProvider(
+        access,
+        functools.partial(CoordinatorPermits, RayCoordinatorHandle()),
+        settings.shard_settings,
+        cpus=settings.ray.shard_cpus,
+        memory_bytes=settings.ray.shard_memory_bytes,
+    )
+    coordinator = start_coordinator(
+        access,
+        provider,
+        shard_count=settings.shards,
+        cpus=settings.ray.service_cpus,
+        api=settings.api,
+        settings=settings.coordinator_settings,
+    )
+    gateway = _RemoteGateway.options(
+        name=GATEWAY,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        max_task_retries=0,
+        max_concurrency=100,
+        num_cpus=settings.ray.service_cpus,
+        enable_task_events=False,
+        # It listens on loopback, so it has to be where the command runs.
+        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+    ).remote(host, port, settings.gateway.shard_timeout_s)
+    try:
+        url = await asyncio.wait_for(answered(gateway.url.remote(), GATEWAY), START_TIMEOUT_S)
+    except TimeoutError:
+        raise SettingsError(
+            f"the gateway did not start within {START_TIMEOUT_S:.0f} s: has the Ray cluster "
+            f"{settings.ray.service_cpus} CPUs free on this node? ({_resources()})"
+        ) from None
+    return Installation(url=url, coordinator=coordinator)
+
+
+def _free_listen(listen: str) -> tuple[str, int]:
+    """Splits HOST:PORT and makes sure that it can be listened on, so that the error is told here and now.
+
+    Port 0 becomes a number here: a gateway that is restarted has to come back where its clients know it.
+    """
+    host, port = parse_listen(listen)
+    if not _gateway_runs():
+        with bind(host, port) as listener:
+            port = int(listener.getsockname()[1])
+    return host, port
+
+
+def _gateway_runs() -> bool:
+    try:
+        ray.get_actor(GATEWAY, namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def _resources() -> str:
+    cluster: Any = ray  # Ray does not annotate these two
+    free, all_ = cluster.available_resources(), cluster.cluster_resources()
+    return f"free in the whole cluster: {free.get('CPU', 0):g} CPUs of {all_.get('CPU', 0):g}"
+
+
+async def take_down() -> bool:
+    """Ends all actors of the installation on the connected Ray cluster; False if there were none."""
+    coordinator = RayCoordinatorHandle()
+    shards: tuple[str, ...] = ()
+    found = False
+    with contextlib.suppress(ShoalError, TimeoutError):
+        shards = (await asyncio.wait_for(coordinator.routes(Epoch(-1), 0.0), 5.0)).shards
+    named = await asyncio.to_thread(ray.util.list_named_actors, True)  # noqa: FBT003 - Ray's signature
+    ours = {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
+    if GATEWAY in ours:
+        found = True
+        ray.kill(ray.get_actor(GATEWAY, namespace=NAMESPACE), no_restart=True)
+    with contextlib.suppress(NotReady):
+        await coordinator.stop()
+        found = True
+    for shard in sorted(set(shards) | {name for name in ours if name.startswith("shard-")}):
+        with contextlib.suppress(NotReady):
+            await shard_directory(shard).stop()  # type: ignore[arg-type]
+            found = True
+    return found

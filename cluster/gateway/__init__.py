@@ -1,0 +1,1 @@
+"""Shoal answering as a read-only Kubernetes API server."""

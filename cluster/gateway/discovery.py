@@ -1,0 +1,71 @@
+"""Discovery as the gateway serves it: the followed resources, with the verbs it answers.
+
+Documents are rendered once for each catalogue and kept until the coordinator publishes another one.
+"""
+
+from __future__ import annotations
+
+from ...shards.model.resources import Resource, ResourceType
+from ..query.routing import RouteIndex
+from ..serving.discovery import DiscoveryDocuments
+from ..serving.negotiation import discovery_content_type, negotiate_discovery
+from ..serving.paths import DiscoveryPath
+from .http import JSON, Answer, Request, no_such_page
+
+VERBS = frozenset({"get", "list"})
+
+
+class Discovery:
+    """Answers discovery requests from the newest catalogue."""
+
+    def __init__(self) -> None:
+        self._catalogue: tuple[ResourceType, ...] = ()
+        self._documents = DiscoveryDocuments((), verbs=VERBS)
+        self._groups: frozenset[tuple[str, str]] = frozenset()
+
+    def answer(self, path: DiscoveryPath, request: Request, routes: RouteIndex) -> Answer:
+        """The document a path names, or 404.
+
+        Raises:
+            NotAcceptable: it is asked for in a form there is not.
+        """
+        documents = self._current(routes)
+        if path.version is None and path.group in (None, ""):
+            form = negotiate_discovery(request.headers.get("accept"))
+            if form != "legacy":
+                body, etag = documents.aggregated(path.root, form)
+                # Clients and proxies may keep it, as long as they ask whether it has changed.
+                headers = (("Cache-Control", "public"), ("Etag", etag), ("Vary", "Accept"))
+                if _matches(request.headers.get("if-none-match", ""), etag):
+                    return Answer(304, discovery_content_type(form), headers=headers)
+                return Answer(200, discovery_content_type(form), body, headers=headers)
+            return Answer(
+                body=documents.groups() if path.root == "apis" else documents.api_versions(request.server)
+            )
+        if path.version is None:
+            body_or_none = documents.group(path.group or "")
+        else:
+            body_or_none = documents.resources(path.group or "", path.version)
+        return no_such_page() if body_or_none is None else Answer(200, JSON, body_or_none)
+
+    def has_built_in(self, resource: Resource, routes: RouteIndex) -> bool:
+        """Whether the group and version belong to kube-apiserver itself. There it answers an unknown resource
+        with a Status; anywhere else, groups of custom resources included, with plain text.
+        """
+        self._current(routes)
+        return resource.api_version == "v1" or (resource.group, resource.version) in self._groups
+
+    def _current(self, routes: RouteIndex) -> DiscoveryDocuments:
+        catalogue = routes.table.catalogue
+        if catalogue is not self._catalogue and catalogue != self._catalogue:
+            self._documents = DiscoveryDocuments(catalogue, verbs=VERBS)
+            self._groups = frozenset(
+                (known.resource.group, known.resource.version) for known in catalogue if not known.custom
+            )
+        self._catalogue = catalogue
+        return self._documents
+
+
+def _matches(if_none_match: str, etag: str) -> bool:
+    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
+    return etag in tags or "*" in tags

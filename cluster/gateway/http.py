@@ -1,0 +1,154 @@
+"""Requests and answers as the ASGI application sees them, and how an answer is sent.
+
+A request is read once into a value; an answer is a head and either a finished body or an iterator of
+chunks. A chunked answer that fails half-way ends the connection without its last chunk: the client sees a
+broken answer, never a short one that looks whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+from ...shards.model.errors import BadRequest, MethodNotAllowed, ShoalError
+from ..serving.documents import status_body
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+NO_CACHE = ("Cache-Control", "no-cache, private")
+NO_SNIFF = ("X-Content-Type-Options", "nosniff")
+PARAMETERS_MAX = 256
+"""More pairs in one query than any client sends."""
+READING = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client asks. Header names are lower case; path and parameters are decoded."""
+
+    method: str
+    path: str
+    parameters: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str]
+    server: str = ""
+    """``host:port`` the request arrived at; empty if unknown."""
+
+    def parameter(self, name: str) -> str | None:
+        """The first value of a parameter."""
+        return next((value for key, value in self.parameters if key == name), None)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the method only reads."""
+        return self.method in READING
+
+
+def read_request(scope: Scope) -> Request:
+    """The request of an ASGI scope.
+
+    Raises:
+        BadRequest: a query that cannot be taken apart.
+    """
+    try:
+        parameters = parse_qsl(
+            bytes(scope.get("query_string", b"")).decode("latin-1"),
+            keep_blank_values=True,
+            max_num_fields=PARAMETERS_MAX,
+        )
+    except ValueError as error:
+        raise BadRequest(f"the query of the request cannot be read: {error}") from error
+    server = scope.get("server")
+    return Request(
+        method=scope["method"],
+        path=scope["path"],
+        parameters=tuple(parameters),
+        headers=_joined_headers(scope.get("headers", ())),
+        server=f"{server[0]}:{server[1]}" if server and server[1] is not None else "",
+    )
+
+
+def _joined_headers(raw: Any) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for name, value in raw:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]}, {text}" if key in headers else text
+    return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer: `body`, or `chunks` where it is not all there when the head is sent."""
+
+    status: int = 200
+    content_type: str = JSON
+    body: bytes = b""
+    chunks: AsyncIterator[bytes] | None = None
+    headers: Headers = field(default=(NO_CACHE,))
+
+
+def text_answer(text: str, status: int = 200) -> Answer:
+    """Plain text with the headers kube-apiserver gives it."""
+    return Answer(status, TEXT, text.encode(), headers=(NO_CACHE, NO_SNIFF))
+
+
+def no_such_page() -> Answer:
+    """Kube-apiserver's answer for paths it knows nothing of, discovery groups among them."""
+    return text_answer("404 page not found\n", 404)
+
+
+def error_answer(error: ShoalError) -> Answer:
+    """An error as its Status."""
+    headers = [NO_CACHE]
+    if error.retry_after_s is not None:
+        headers.append(("Retry-After", str(error.retry_after_s)))
+    if isinstance(error, MethodNotAllowed):
+        headers.append(("Allow", "GET, HEAD, OPTIONS"))
+    return Answer(error.code, JSON, status_body(error), headers=tuple(headers))
+
+
+async def send_answer(send: Send, answer: Answer, *, head_only: bool = False) -> int:
+    """Sends an answer; returns the bytes of body sent."""
+    headers = [
+        (b"content-type", answer.content_type.encode("latin-1")),
+        *((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers),
+    ]
+    if answer.chunks is None:
+        headers.append((b"content-length", str(len(answer.body)).encode()))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    if answer.chunks is None or head_only:
+        body = b"" if head_only else answer.body
+        await send({"type": "http.response.body", "body": body})
+        return len(body)
+    sent = 0
+    async for chunk in answer.chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        sent += len(chunk)
+    await send({"type": "http.response.body", "body": b""})
+    return sent
+
+
+async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
+    """Does `work`, and stops it when the client goes away; says whether it was done."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work, name="gateway answer")
+        leaving = group.create_task(_gone(receive), name="gateway client gone")
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        done = working.done()
+        leaving.cancel()
+        if not done:
+            working.cancel()
+    return done
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,1 @@
+"""One question in, questions to the right shards out, one answer back."""

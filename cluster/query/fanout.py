@@ -1,0 +1,154 @@
+"""Who is asked what: a query over the routes becomes one question for each partition that can hold an answer.
+
+Each question names the state its partition answers from, so that the answers together are what the decision
+(`consistency`) says: the newest, exactly one version, or the version a continue token pins the partition to.
+Knows routes and queries, calls nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ...coordinator.routes import Route
+from ...shards.model.errors import NotFound, NotReady
+from ...shards.model.partitions import PartitionId
+from ...shards.model.queries import GetQuery, PageQuery
+from ...shards.model.refs import Key
+from ...shards.model.resources import ResourceType
+from ...shards.model.versions import UNKNOWN, Version
+from .consistency import WAIT_S, Continued, Decision, Exactly, Newest
+from .directory import RETRY_AFTER_S
+from .request import CollectionQuery, ObjectQuery, Query
+from .routing import RouteIndex
+from .tokens import Position, continue_expired
+
+LIST_BYTES = 8 << 20
+"""Bytes of bodies buffered for one list, over all its partitions."""
+PART_BYTES_MIN = 256 << 10
+"""A partition's page is not cut smaller than this, however many partitions there are."""
+
+
+class Question(NamedTuple):
+    """A page of one partition, and who has it."""
+
+    route: Route
+    query: PageQuery
+
+
+class UnknownResource(NotFound):
+    """A resource that is not followed. The Status has empty details, as kube-apiserver's has."""
+
+    def __init__(self, because: str = "") -> None:
+        super().__init__(f"the server could not find the requested resource{because}")
+
+    def status(self) -> dict[str, Any]:
+        """The Status document."""
+        status = super().status()
+        code = status.pop("code")
+        return {**status, "details": {}, "code": code}
+
+
+def followed(routes: RouteIndex, query: Query) -> ResourceType:
+    """What is known of the resource asked for.
+
+    Raises:
+        UnknownResource: it is not followed.
+    """
+    resource_type = routes.resource_type(query.resource)
+    if resource_type is None:
+        raise UnknownResource
+    return resource_type
+
+
+def get_questions(
+    routes: RouteIndex, query: ObjectQuery, not_older_than: Version
+) -> tuple[tuple[Route, GetQuery], ...]:
+    """One question for each partition that can hold the object: one as a rule, several if split by uid.
+
+    Raises:
+        UnknownResource: the resource is not followed.
+        NotReady: no shard has it yet.
+    """
+    return tuple(
+        (
+            route,
+            GetQuery(
+                partition=route.partition.id,
+                epoch=routes.epoch,
+                key=query.key,
+                not_older_than=not_older_than,
+                wait_s=WAIT_S,
+            ),
+        )
+        for route in _placed(routes, query, query.namespace)
+    )
+
+
+def list_questions(
+    routes: RouteIndex, query: CollectionQuery, decision: Decision, position: Position | None, *, limit: int
+) -> tuple[Question, ...]:
+    """The first page of every partition concerned, of the state the decision names.
+
+    Raises:
+        UnknownResource: the resource is not followed.
+        NotReady: no shard has it yet.
+        Expired: the resource has been divided anew since the token was made.
+    """
+    placed = _placed(routes, query, query.namespace)
+    # A selector may leave nobody to ask, but the answer still needs a version: then all of them say it.
+    concerned = tuple(route for route in placed if query.concerns(route.partition)) or placed
+    pins = _pins(concerned, position, query.fingerprint)
+    labels, fields = query.labels, query.fields
+    share = max(LIST_BYTES // len(concerned), PART_BYTES_MIN)
+    questions = []
+    for route in concerned:
+        at, not_older_than = _state(decision, pins.get(route.partition.id))
+        page = PageQuery(
+            partition=route.partition.id,
+            epoch=routes.epoch,
+            namespace=query.namespace,
+            labels=labels,
+            fields=fields,
+            after=position.after if position else Key(""),
+            limit=limit,
+            max_bytes=share,
+            at=at,
+            not_older_than=not_older_than,
+            wait_s=WAIT_S,
+        )
+        questions.append(Question(route, page))
+    return tuple(questions)
+
+
+def _placed(routes: RouteIndex, query: Query, namespace: str | None) -> tuple[Route, ...]:
+    followed(routes, query)
+    placed = tuple(route for route in routes.of(query.resource) if route.partition.may_hold(namespace))
+    if not placed:
+        # Covers of a resource together are everything, so this is a table published half-way, not an empty
+        # answer.
+        where = f" in namespace {namespace}" if namespace else ""
+        raise NotReady(f"{query.resource}{where} is with no shard yet", retry_after_s=RETRY_AFTER_S)
+    return placed
+
+
+def _pins(
+    concerned: tuple[Route, ...], position: Position | None, fingerprint: bytes
+) -> Mapping[PartitionId, Version]:
+    """The version each partition is pinned to; empty without a position, or for an inconsistent one."""
+    if position is None or not position.pins:
+        return {}
+    if {route.partition.id for route in concerned} != set(position.pins):
+        raise continue_expired(position, fingerprint)
+    return position.pins
+
+
+def _state(decision: Decision, pin: Version | None) -> tuple[Version | None, Version]:
+    """What a partition is asked for: exactly this version (None: the newest), and no older than that."""
+    match decision.basis:
+        case Exactly(version=version):
+            return version, version  # a version that is still to come is waited for like a minimum
+        case Newest(not_older_than=version):
+            return None, version
+        case Continued():
+            return pin, UNKNOWN

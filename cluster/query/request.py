@@ -1,0 +1,101 @@
+"""What is asked: one object, or a collection with its selectors, paging and version demand. Pure values.
+
+A query says nothing of shards, routes or media types: `consistency` decides which state answers it, `router`
+who is asked, and the gateway in which form the answer goes out. The parameters of a list were read and
+checked by `ListOptions.parse`, so that a bad one costs no shard anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from ...shards.model.partitions import OneNamespace, Partition
+from ...shards.model.refs import Key, key_of
+from ...shards.model.resources import Resource, ResourceType
+from ..serving.options import ListOptions
+
+NAMESPACE_FIELD = "metadata.namespace"
+NO_OPTIONS = ListOptions()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectQuery:
+    """One object by name."""
+
+    resource: Resource
+    name: str
+    namespace: str = ""
+    """Empty for a cluster-scoped object."""
+    resource_version: str = ""
+    """As the caller gave it: a minimum; 0 or empty for whatever is held."""
+
+    @property
+    def key(self) -> Key:
+        """The key the object is held by."""
+        return key_of(self.namespace, self.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionQuery:
+    """The objects of a resource, or those of them that selectors match."""
+
+    resource: Resource
+    namespace: str | None = None
+    """None: all namespaces, or a cluster-scoped resource."""
+    options: ListOptions = NO_OPTIONS
+
+    @property
+    def labels(self) -> str:
+        """The label selector in canonical spelling; empty if there is none."""
+        return str(self.options.label_selector)
+
+    @property
+    def fields(self) -> str:
+        """The field selector in canonical spelling; empty if there is none."""
+        return str(self.options.field_selector)
+
+    @property
+    def selective(self) -> bool:
+        """Whether a selector restricts it. The API server then does not say how many objects remain."""
+        return bool(self.options.label_selector or self.options.field_selector)
+
+    @property
+    def fingerprint(self) -> bytes:
+        """Eight bytes that differ for questions whose pages do not belong together; paging is left out."""
+        namespace = "*" if self.namespace is None else f"={self.namespace}"
+        digest = hashlib.blake2b(digest_size=8)
+        for part in (str(self.resource), namespace, self.labels, self.fields):
+            encoded = part.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(4, "big") + encoded)
+        return digest.digest()
+
+    def concerns(self, partition: Partition) -> bool:
+        """False if no object in `partition` can be part of the answer."""
+        if partition.resource != self.resource or not partition.may_hold(self.namespace):
+            return False
+        for requirement in self.options.field_selector.requirements:
+            if requirement.field != NAMESPACE_FIELD:
+                continue
+            if not requirement.negated and not partition.may_hold(requirement.value):
+                return False
+            if requirement.negated and partition.cover == OneNamespace(requirement.value):
+                return False
+        return True
+
+
+Query: TypeAlias = ObjectQuery | CollectionQuery
+
+
+def collection_query(
+    resource_type: ResourceType, parameters: Iterable[tuple[str, str]] = (), *, namespace: str | None = None
+) -> CollectionQuery:
+    """A list of a resource; `parameters` are the decoded pairs of a URL's query.
+
+    Raises:
+        BadRequest, Invalid: parameters kube-apiserver would refuse, with its texts.
+    """
+    options = ListOptions.parse(parameters, resource_type)
+    return CollectionQuery(resource=resource_type.resource, namespace=namespace, options=options)

@@ -1,0 +1,125 @@
+"""Continue tokens: where a paged list stands and which state it is of.
+
+A token holds, for every partition the list concerns, the version its pages are of, and the last key sent; so
+all pages are one state although the partitions were at different versions when the first was cut. A token
+without pins goes on from its key with whatever is newest: the API server hands such an *inconsistent* one out
+beside a 410, and so does Shoal.
+
+A token is bound to its question by a fingerprint and guarded by a checksum. Neither is a secret: a forged
+token reaches nothing its bearer may not list anyway.
+
+The form, base64url without padding of: 4 bytes checksum, msgpack of
+``[1, fingerprint, epoch, last key, {partition: version}]``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+
+from ...shards.model.errors import BadRequest, Expired
+from ...shards.model.partitions import Epoch, PartitionId
+from ...shards.model.refs import Key
+from ...shards.model.versions import Version
+
+FORMAT = 1
+_CHECKSUM_BYTES = 4
+_TOKEN_CHARACTERS_MAX = 1 << 20
+"""Longer than a token for ten thousand partitions; what exceeds it is not decoded at all."""
+
+CONTINUE_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new "
+    "list without the continue parameter, or use the continue token in this response to retrieve the "
+    "remainder of the results. Continuing with the provided token results in an inconsistent list - objects "
+    "that were created, modified, or deleted between the time the first chunk was returned and now may show "
+    "up in the list."
+)
+VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a list stands."""
+
+    epoch: Epoch
+    """Of the route table the last page was cut by; a reader that knows only older ones refreshes first."""
+    after: Key
+    """The last key sent."""
+    pins: Mapping[PartitionId, Version] = field(default_factory=dict)
+    """The version each partition's pages are of; empty: go on with the newest (inconsistent)."""
+
+
+def encode_token(position: Position, fingerprint: bytes) -> str:
+    """The token of a position in the list with this fingerprint."""
+    payload = msgpack.packb([FORMAT, fingerprint, position.epoch, position.after, dict(position.pins)])
+    return base64.urlsafe_b64encode(_checksum(payload) + payload).rstrip(b"=").decode("ascii")
+
+
+def decode_token(text: str, fingerprint: bytes) -> Position:
+    """The position a token stands for.
+
+    Raises:
+        BadRequest: it is not a token of Shoal's, was changed, or belongs to another question.
+    """
+    raw = _decode_base64(text)
+    payload = raw[_CHECKSUM_BYTES:]
+    if raw[:_CHECKSUM_BYTES] != _checksum(payload) or not payload:
+        raise _not_valid("it was not made here, or was changed")
+    match _unpack(payload):
+        case [int(version), *_] if version != FORMAT:
+            raise _not_valid(f"server does not recognize this encoded version {version}")
+        case [int(), bytes(made_for), int(epoch), str(after), dict(pins)] if epoch >= 0 and _are_pins(pins):
+            if made_for != fingerprint:
+                raise _not_valid("it belongs to a list of another resource, namespace or selector")
+            return Position(Epoch(epoch), Key(after), pins)
+        case _:
+            raise _not_valid("it does not hold a position")
+
+
+def continue_expired(position: Position, fingerprint: bytes) -> Expired:
+    """The error for a position whose state is forgotten, with the token to go on inconsistently."""
+    token = encode_token(Position(position.epoch, position.after), fingerprint)
+    return Expired(CONTINUE_EXPIRED, metadata={"continue": token})
+
+
+def version_expired() -> Expired:
+    """The error for an exact version that is forgotten."""
+    return Expired(VERSION_EXPIRED)
+
+
+def _decode_base64(text: str) -> bytes:
+    if len(text) > _TOKEN_CHARACTERS_MAX:
+        raise _not_valid("it is too long")
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise _not_valid("illegal base64 data") from None
+    # Two texts may decode to the same bytes (spare bits at the end): only the one that was handed out counts.
+    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != text:
+        raise _not_valid("illegal base64 data")
+    return raw
+
+
+def _unpack(payload: bytes) -> Any:
+    try:
+        return msgpack.unpackb(payload, raw=False, strict_map_key=True)
+    except Exception:  # noqa: BLE001 - msgpack's own, ValueError, UnicodeDecodeError: all mean garbage
+        raise _not_valid("it does not hold a position") from None
+
+
+def _are_pins(pins: Mapping[Any, Any]) -> bool:
+    return all(isinstance(name, str) and type(pin) is int and pin >= 0 for name, pin in pins.items())
+
+
+def _checksum(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=_CHECKSUM_BYTES).digest()
+
+
+def _not_valid(problem: str) -> BadRequest:
+    return BadRequest(f"invalid continue token: continue key is not valid: {problem}")

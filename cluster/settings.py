@@ -1,0 +1,153 @@
+"""All settings of an installation: the rooms' own, composed, read once from a YAML file.
+
+Flags of the command line override the file; nothing else is read from outside. Values are frozen and passed in.
+A setting that is unknown or of the wrong kind is refused with its path and what was expected.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from ..coordinator.settings import (
+    CoordinatorSettings,
+    DiscoverySettings,
+    FollowSettings,
+    LivenessSettings,
+    PermitSettings,
+    PlacementSettings,
+)
+from ..shards.model.errors import SettingsError
+from ..shards.settings import ApiSettings, ShardSettings, StoreSettings, WatchSettings
+
+DEFAULT_LISTEN = "127.0.0.1:7480"
+
+
+class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The API server that is followed, and who we are to it."""
+
+    kubeconfig: str | None = None
+    """Path of a kubeconfig; None: ``$KUBECONFIG``, else ``~/.kube/config``. Must be readable on every Ray node."""
+    context: str | None = None
+    """Context of the kubeconfig; None: its current one."""
+    in_cluster: bool = False
+    """Use the service account of the pod instead of a kubeconfig."""
+
+
+class RaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Ray cluster the actors run on."""
+
+    address: str | None = None
+    """Address of a running Ray cluster (``auto``, ``host:port``); None: one is started on this machine and ends
+    with the command."""
+    shard_cpus: Annotated[float, Meta(gt=0)] = 1.0
+    """CPUs Ray sets aside for a shard; one shard uses one core at most."""
+    shard_memory_bytes: Annotated[int, Meta(gt=0)] | None = None
+    """Memory Ray sets aside for a shard (admission only, not enforced by Ray); None: none."""
+    service_cpus: Annotated[float, Meta(gt=0)] = 0.25
+    """CPUs for the coordinator and for each gateway. Never 0: Ray would place them anywhere, the head included."""
+    object_store_bytes: Annotated[int, Meta(ge=80 << 20)] = 256 << 20
+    """Object store of a Ray cluster started here. Ray's own minimum is 75 MiB."""
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where Shoal answers."""
+
+    listen: Annotated[str, Meta(pattern=r"^.+:\d+$")] = DEFAULT_LISTEN
+    """``HOST:PORT``; port 0 takes a free one. Loopback only: there is no authentication yet."""
+    shard_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
+    """A shard that does not answer a query within this is missing, and the query answers 503."""
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Logs of all processes."""
+
+    level: Literal["debug", "info", "warning", "error"] = "warning"
+
+
+class ShoalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file."""
+
+    source: SourceSettings = SourceSettings()
+    shards: Annotated[int, Meta(ge=1, le=1024)] = 2
+    """Shards to run."""
+    follow: FollowSettings = FollowSettings()
+    api: ApiSettings = ApiSettings()
+    watch: WatchSettings = WatchSettings()
+    store: StoreSettings = StoreSettings()
+    discovery: DiscoverySettings = DiscoverySettings()
+    placement: PlacementSettings = PlacementSettings()
+    permits: PermitSettings = PermitSettings()
+    liveness: LivenessSettings = LivenessSettings()
+    ray: RaySettings = RaySettings()
+    gateway: GatewaySettings = GatewaySettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def shard_settings(self) -> ShardSettings:
+        """What a shard is given."""
+        return ShardSettings(api=self.api, watch=self.watch, store=self.store)
+
+    @property
+    def coordinator_settings(self) -> CoordinatorSettings:
+        """What the coordinator is given."""
+        return CoordinatorSettings(
+            follow=self.follow,
+            placement=self.placement,
+            permits=self.permits,
+            discovery=self.discovery,
+            liveness=self.liveness,
+        )
+
+
+def load_settings(path: str | Path | None) -> ShoalSettings:
+    """Reads a settings file; None gives the defaults.
+
+    Raises:
+        SettingsError: the file cannot be read, is not YAML, or holds an unknown or wrong setting.
+    """
+    if path is None:
+        return ShoalSettings()
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {path} cannot be read: {error}") from error
+    try:
+        document = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"settings file {path} is not YAML: {error}") from error
+    return parse_settings({} if document is None else document, where=str(path))
+
+
+def parse_settings(document: Any, *, where: str) -> ShoalSettings:
+    """Makes settings of a parsed document; `where` names it in errors. Raises SettingsError."""
+    try:
+        return msgspec.convert(document, ShoalSettings)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{where}: {_sentence(str(error))}") from error
+
+
+def _sentence(problem: str) -> str:
+    """Msgspec says ``Expected `int`, got `str` - at `$.gateway.listen` ``; people read ``gateway.listen: …``."""
+    what, _, at = problem.partition(" - at `")
+    path = at.rstrip("`").removeprefix("$").lstrip(".")
+    if what.startswith("Object contains unknown field"):
+        name = what.split("`")[1]
+        return (
+            f"{path + '.' if path else ''}{name}: unknown setting; expected one of: {', '.join(_names_at(path))}"
+        )
+    if path and what.startswith(path):
+        return what  # a check of the settings themselves, which names the path
+    return f"{path or 'the file'}: {what[:1].lower()}{what[1:]}"
+
+
+def _names_at(path: str) -> tuple[str, ...]:
+    """Names of the settings below a path."""
+    here: Any = ShoalSettings()
+    for name in filter(None, path.split(".")):
+        here = getattr(here, name, None)
+    return tuple(field.name for field in msgspec.structs.fields(here)) if here is not None else ()

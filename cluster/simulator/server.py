@@ -1,0 +1,245 @@
+"""The embedded API server as something to start: `build_app` for in-process use, `ApiServer` on a socket.
+
+`ApiServer` runs uvicorn (httptools, the running loop) inside the present event loop and is what tests and
+``shoal apiserver`` hold on to: `url`, `storage`, `verbs`, `faults`, `app`. A busy port is found out
+before anything starts. TLS needs a certificate and key; with a client CA, clients must show a certificate
+it signed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from random import Random
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from ...shards.model.errors import SettingsError
+from ...shards.model.resources import Resource
+from .access import Access
+from .app import ApiServerApp
+from .builtin import builtin_types
+from .faults import Faults
+from .requests import ABORT
+from .served import Catalogue
+from .settings import SimulatorSettings
+from .storage import Storage
+from .verbs import Verbs, Writer
+
+_NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+"""Of ``generateName`` suffixes: without vowels and look-alikes (``apimachinery/pkg/util/rand``)."""
+SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
+_STOP_S = 5.0
+"""Seconds open requests get to end when the server stops."""
+
+
+class AddressUnavailable(SettingsError):  # noqa: N818 - named like its siblings
+    """The address cannot be listened on; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files for serving HTTPS."""
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    """With it, only clients with a certificate from this authority are let in."""
+
+
+def build_app(
+    settings: SimulatorSettings | None = None, *, now: Callable[[], datetime] | None = None
+) -> ApiServerApp:
+    """A server with the built-in resources and the system's namespaces, not listening anywhere.
+
+    `now` is the wall clock of creation times; a virtual one makes a seeded server repeatable to the byte.
+    """
+    settings = settings or SimulatorSettings()
+    rng = Random(settings.seed)
+    clock = now or _utc_now
+    storage = Storage(
+        revision=settings.revision,
+        history_events=settings.history_events,
+        history_bytes=settings.history_bytes,
+    )
+    verbs = Verbs(
+        Catalogue(builtin_types()),
+        storage,
+        now=clock,
+        new_uid=lambda: str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+        name_suffix=lambda: "".join(rng.choice(_NAME_ALPHABET) for _ in range(5)),
+    )
+    namespaces = verbs.served(Resource("", "v1", "namespaces"))
+    for name in SYSTEM_NAMESPACES:
+        verbs.create(namespaces, None, {"metadata": {"name": name}}, Writer("kube-apiserver"))
+    # A generator of their own for faults: arming one must not change the uids that follow.
+    faults = Faults(storage, Random(rng.getrandbits(64)))
+    return ApiServerApp(verbs, faults, Access(settings.users), settings, clock, Random(rng.getrandbits(64)))
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class ApiServer:
+    """An API server listening in this process.
+
+    An async context manager; or `start` and `stop`. It shares the running event loop.
+    """
+
+    def __init__(
+        self,
+        app: ApiServerApp | None = None,
+        *,
+        settings: SimulatorSettings | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        tls: Tls | None = None,
+    ) -> None:
+        """`port` 0 takes a free one; `settings` are for the app made when none is given."""
+        self.app = app if app is not None else build_app(settings)
+        self.host = host
+        self.port = port
+        self._tls = tls
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens; of use once started."""
+        scheme = "https" if self._tls else "http"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}"
+
+    @property
+    def storage(self) -> Storage:
+        """What it holds."""
+        return self.app.storage
+
+    @property
+    def verbs(self) -> Verbs:
+        """For writing without HTTP."""
+        return self.app.verbs
+
+    @property
+    def faults(self) -> Faults:
+        """For arming faults without HTTP."""
+        return self.app.faults
+
+    async def start(self) -> None:
+        """Listens.
+
+        Raises:
+            AddressUnavailable: the address is in use, not ours, or not permitted.
+            SettingsError: the TLS files cannot be used.
+        """
+        listening = _listen(self.host, self.port)
+        self.port = int(listening.getsockname()[1])
+        try:
+            config = self._config()
+            config.load()
+        except (OSError, ssl.SSLError) as error:
+            listening.close()
+            raise SettingsError(f"the TLS certificate, key or client CA cannot be used: {error}") from error
+        self._server = _Server(config)
+        self._task = asyncio.create_task(
+            self._server.serve(sockets=[listening]), name=f"apiserver {self.url}"
+        )
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                raise AddressUnavailable(f"the API server ended while starting on {self.url}")
+            await asyncio.sleep(0.001)
+
+    async def stop(self) -> None:
+        """Ends every stream and stops listening; does nothing when not running."""
+        if self._server is None or self._task is None:
+            return
+        self.app.close()
+        self._server.should_exit = True
+        await self._task
+        self._server = self._task = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def _config(self) -> uvicorn.Config:
+        tls = self._tls
+        return uvicorn.Config(
+            self.app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=int(_STOP_S),
+            ssl_certfile=str(tls.certificate) if tls else None,
+            ssl_keyfile=str(tls.key) if tls else None,
+            ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
+            ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
+        )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside somebody else's process: signals are the owner's business."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _Protocol(HttpToolsProtocol):
+    """Lets the app break its connection (`requests.ABORT`)."""
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        extensions = self.scope.setdefault("extensions", {}) or {}
+        extensions[ABORT] = {"abort": self._break}
+        self.scope["extensions"] = extensions
+
+    def _break(self) -> None:
+        # What was written still goes out, as from a server that died a moment later.
+        if self.cycle.response_started:
+            self.transport.close()
+        else:
+            self.transport.abort()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(2048)
+        listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    except OSError as error:
+        listening.close()
+        match error.errno:
+            case errno.EADDRINUSE:
+                why = "another process listens there; choose another port, or 0 for a free one"
+            case errno.EACCES:
+                why = "not permitted; ports below 1024 need privileges"
+            case _:
+                why = error.strerror or str(error)
+        raise AddressUnavailable(f"cannot listen on {host}:{port}: {why}") from error
+    return listening
