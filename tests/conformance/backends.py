@@ -1,0 +1,180 @@
+"""What the conformance suite runs against: the embedded API server, a real cluster, or a server that copies one.
+
+A backend has a side that is written to and a side that is read from. They are the same server, except for one
+that serves a copy (a gateway): such a backend reads at versions it has been told of, so the tests say how new
+an answer must be. To add one, give `BACKENDS` a name and a context manager that yields a `Backend`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from shoal.cluster.simulator.server import ApiServer
+from shoal.cluster.simulator.settings import SimulatorSettings
+from shoal.shards.api.client import ApiConnection, HttpConnection, PlainCredentials
+from shoal.shards.api.kubeconfig import load_kubeconfig
+from shoal.shards.api.requests import ApiRequest
+
+KUBECONFIG = "SHOAL_TEST_KUBECONFIG"
+PATIENCE_S = 20.0
+"""Longest wait for anything a server does on its own."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, headers and parsed body; a body that is no JSON is text."""
+
+    status: int
+    headers: dict[str, str]
+    document: Any
+    body: bytes
+
+
+class Client:
+    """One side of a backend."""
+
+    def __init__(self, connection: ApiConnection) -> None:
+        self.connection = connection
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        document: Any = None,
+        *,
+        accept: str = "application/json",
+        content_type: str = "application/json",
+        **query: str,
+    ) -> Answer:
+        headers = [("Accept", accept)]
+        body = b""
+        if document is not None:
+            body = json.dumps(document).encode()
+            headers.append(("Content-Type", content_type))
+        request = ApiRequest(method, path, tuple(query.items()), tuple(headers), body)
+        async with self.connection.open(request) as response:
+            raw = await response.read()
+            try:
+                parsed = json.loads(raw)
+            except ValueError:
+                parsed = raw.decode(errors="replace")
+            return Answer(response.status, dict(response.headers), parsed, raw)
+
+    async def get(self, path: str, *, accept: str = "application/json", **query: str) -> Any:
+        """The parsed body of a GET that must succeed."""
+        answer = await self.ask("GET", path, accept=accept, **query)
+        assert answer.status == 200, answer.document
+        return answer.document
+
+    async def events(
+        self, path: str, *, during: Callable[[], Any] | None = None, accept: str = "application/json", **query: str
+    ) -> list[tuple[str, Any]]:
+        """Everything a watch sends until the server ends it; `during` runs once it is open."""
+        pairs = (("watch", "1"), *query.items())
+        request = ApiRequest("GET", path, pairs, (("Accept", accept),), stream=True)
+        async with asyncio.timeout(PATIENCE_S + float(query.get("timeoutSeconds", "0"))):
+            async with self.connection.open(request) as response:
+                assert response.status == 200, await response.read()
+                if during is not None:
+                    await during()
+                raw = await response.read()
+        lines = [json.loads(line) for line in raw.splitlines() if line]
+        return [(line["type"], line["object"]) for line in lines]
+
+
+@dataclass
+class Backend:
+    """A server, or a pair of a server and its copy."""
+
+    writer: Client
+    reader: Client
+    copy: bool = False
+    """`reader` serves a copy of what `writer` holds: it may lag, and only reads."""
+    watches: bool = True
+    """`reader` serves watches."""
+    space: str = field(default_factory=lambda: f"shoal-conformance-{secrets.token_hex(4)}")
+    """A namespace of its own."""
+
+    def path(self, resource: str, name: str = "") -> str:
+        """A path in the backend's namespace: ``configmaps``, or ``apps/v1/deployments``."""
+        *group, plural = resource.split("/")
+        root = f"/apis/{'/'.join(group)}" if group else "/api/v1"
+        return f"{root}/namespaces/{self.space}/{plural}" + (f"/{name}" if name else "")
+
+    async def create(self, resource: str, name: str, **members: Any) -> Any:
+        """Creates an object; `labels` go into its metadata."""
+        metadata = {"name": name, "labels": members.pop("labels", {})}
+        answer = await self.writer.ask("POST", self.path(resource), {"metadata": metadata, **members})
+        assert answer.status == 201, answer.document
+        return answer.document
+
+    async def patch(self, resource: str, name: str, change: Any) -> Any:
+        """Merge-patches an object."""
+        path = self.path(resource, name)
+        answer = await self.writer.ask("PATCH", path, change, content_type="application/merge-patch+json")
+        assert answer.status == 200, answer.document
+        return answer.document
+
+    async def delete(self, resource: str, name: str) -> None:
+        """Deletes an object."""
+        assert (await self.writer.ask("DELETE", self.path(resource, name))).status == 200
+
+    async def version(self, resource: str = "configmaps") -> str:
+        """The present version of the namespace's collection, as the written side says."""
+        listed = await self.writer.get(self.path(resource), limit="1")
+        return str(listed["metadata"]["resourceVersion"])
+
+    async def newest(self, resource: str = "configmaps") -> dict[str, str]:
+        """Parameters that make a list include everything written so far."""
+        return {"resourceVersion": await self.version(resource), "resourceVersionMatch": "NotOlderThan"}
+
+
+@asynccontextmanager
+async def _simulator() -> AsyncIterator[Backend]:
+    async with ApiServer(settings=SimulatorSettings(seed=1)) as server:
+        connection = HttpConnection(PlainCredentials(server.url))
+        try:
+            client = Client(connection)
+            yield Backend(client, client)
+        finally:
+            await connection.aclose()
+
+
+@asynccontextmanager
+async def _cluster() -> AsyncIterator[Backend]:
+    path = os.environ.get(KUBECONFIG)
+    if not path:
+        pytest.skip(f"{KUBECONFIG} names no cluster")
+    connection = load_kubeconfig(path).connect()
+    try:
+        client = Client(connection)
+        yield Backend(client, client)
+    finally:
+        await connection.aclose()
+
+
+BACKENDS: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {
+    "simulator": _simulator,
+    "cluster": _cluster,
+}
+
+
+@asynccontextmanager
+async def opened(name: str) -> AsyncIterator[Backend]:
+    """A backend with its namespace, which is deleted at the end."""
+    async with BACKENDS[name]() as backend:
+        made = await backend.writer.ask("POST", "/api/v1/namespaces", {"metadata": {"name": backend.space}})
+        assert made.status == 201, made.document
+        try:
+            yield backend
+        finally:
+            await backend.writer.ask("DELETE", f"/api/v1/namespaces/{backend.space}")

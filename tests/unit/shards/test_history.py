@@ -1,0 +1,145 @@
+"""The window of the past: floor, gaps, eviction by age and bytes, states taken back."""
+
+from __future__ import annotations
+
+import pytest
+
+from shoal.shards.model.errors import Expired
+from shoal.shards.model.refs import Key
+from shoal.shards.model.versions import Version
+from shoal.shards.settings import StoreSettings
+from shoal.shards.store.bodies import Generation
+from shoal.shards.store.entries import Entry, LabelSet
+from shoal.shards.store.history import EVENT_BYTES, REMEMBERED_STATES, History
+
+PLAIN = Generation(0, b"", 1)
+A, B = Key("a"), Key("b")
+
+
+def entry(key: Key, version: int) -> Entry:
+    return Entry(key, f"uid-{key}", Version(version), LabelSet(b""), (), b"x" * 100, PLAIN)
+
+
+def history(*, seconds: float = 100.0, size: int = 1 << 20) -> History:
+    made = History(StoreSettings(history_s=seconds, history_bytes=size))
+    made.restart(Version(10))
+    return made
+
+
+def test_a_state_is_the_newest_one_with_later_events_taken_back() -> None:
+    window = history()
+    a11, a13 = entry(A, 11), entry(A, 13)
+    window.append(Version(11), A, None, a11, 0.0)
+    window.append(Version(12), B, None, entry(B, 12), 0.0)
+    window.append(Version(13), A, a11, a13, 0.0)
+    window.append(Version(14), A, a13, None, 0.0)
+    assert window.changes_since(Version(14)) == {}
+    assert window.changes_since(Version(13)) == {A: a13}
+    assert window.changes_since(Version(12)) == {A: a11}
+    assert window.changes_since(Version(11)) == {A: a11, B: None}
+    assert window.changes_since(Version(10)) == {A: None, B: None}
+
+
+def test_a_state_asked_for_again_takes_in_what_happened_since() -> None:
+    window = history()
+    a11, b13 = entry(A, 11), entry(B, 13)
+    window.append(Version(11), A, None, a11, 0.0)
+    assert dict(window.changes_since(Version(11))) == {}
+    window.append(Version(12), A, a11, entry(A, 12), 0.0)
+    window.append(Version(13), B, None, b13, 0.0)
+    assert dict(window.changes_since(Version(11))) == {A: a11, B: None}
+    window.append(Version(14), B, b13, None, 0.0)
+    assert dict(window.changes_since(Version(11))) == {A: a11, B: None}
+    assert dict(window.changes_since(Version(13))) == {B: b13}
+
+
+def test_a_correction_at_the_version_itself_belongs_to_its_state() -> None:
+    window = history()
+    window.append(Version(11), A, None, entry(A, 11), 0.0)
+    assert dict(window.changes_since(Version(11))) == {}
+    window.append(Version(11), B, None, entry(B, 9), 0.0)
+    assert dict(window.changes_since(Version(11))) == {}
+    assert dict(window.changes_since(Version(10))) == {A: None, B: None}
+
+
+def test_older_than_the_floor_is_expired_in_kube_apiservers_words() -> None:
+    with pytest.raises(Expired, match=r"^The resourceVersion for the provided list is too old\.$") as caught:
+        history().changes_since(Version(9))
+    assert caught.value.code == 410
+
+
+def test_events_leave_by_age_and_the_floor_rises() -> None:
+    window = history(seconds=100.0)
+    for second in range(0, 300, 10):
+        window.append(Version(11 + second), A, None, None, float(second))
+    assert 9 <= len(window) <= 11
+    assert window.oldest_version == next(iter(window)).version - 10
+    window.changes_since(window.oldest_version)
+    with pytest.raises(Expired):
+        window.changes_since(Version(window.oldest_version - 1))
+
+
+def test_events_leave_by_bytes() -> None:
+    window = history(size=10 * (EVENT_BYTES + 100))
+    for version in range(11, 100):
+        window.append(Version(version), A, entry(A, version - 1), entry(A, version), 0.0)
+        assert window.bytes <= 10 * (EVENT_BYTES + 100)
+    assert len(window) in (9, 10)
+    assert window.bytes == len(window) * (EVENT_BYTES + 100)
+    assert window.oldest_version == 99 - len(window)
+
+
+def test_a_window_too_small_for_one_event_holds_none() -> None:
+    window = history(size=1)
+    window.append(Version(11), A, None, entry(A, 11), 0.0)
+    assert (len(window), window.bytes, window.oldest_version) == (0, 0, 11)
+    assert window.changes_since(Version(11)) == {}
+
+
+def test_events_of_one_version_leave_together() -> None:
+    window = history(seconds=100.0)
+    window.append(Version(11), A, None, None, 0.0)
+    window.append(Version(11), B, None, None, 50.0)
+    window.append(Version(12), A, None, None, 120.0)
+    assert [event.version for event in window] == [12]
+
+
+def test_versions_nobody_observed_are_expired_and_older_ones_are_not() -> None:
+    window = history()
+    a11 = entry(A, 11)
+    window.append(Version(11), A, None, a11, 0.0)
+    window.gap(Version(12), Version(20))
+    window.append(Version(20), A, a11, entry(A, 20), 0.0)
+    assert window.changes_since(Version(12)) == {A: a11}
+    for version in (13, 19):
+        with pytest.raises(Expired):
+            window.changes_since(Version(version))
+    assert window.changes_since(Version(20)) == {}
+
+
+def test_gaps_are_forgotten_with_their_events() -> None:
+    window = history(seconds=10.0)
+    window.gap(Version(12), Version(20))
+    window.append(Version(20), A, None, None, 0.0)
+    window.append(Version(21), A, None, None, 100.0)
+    window.append(Version(22), A, None, None, 200.0)
+    assert not window._gaps
+
+
+def test_past_states_kept_ready_are_bounded_and_leave_with_the_floor() -> None:
+    window = history(seconds=10.0)
+    for version in range(11, 40):
+        window.append(Version(version), A, None, None, 0.0)
+        window.changes_since(Version(version))
+    assert len(window._states) == REMEMBERED_STATES
+    window.append(Version(50), A, None, None, 100.0)
+    assert not [version for version in window._states if version < window.oldest_version]
+
+
+def test_restart_forgets() -> None:
+    window = history()
+    window.append(Version(11), A, entry(A, 10), None, 0.0)
+    window.changes_since(Version(10))
+    window.restart(Version(5))
+    assert (len(window), window.bytes, window.oldest_version) == (0, 0, 5)
+    assert window.changes_since(Version(5)) == {}
