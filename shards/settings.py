@@ -55,7 +55,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     history_s: Positive = 300.0
     """Seconds an event stays in history: the time kube-apiserver keeps etcd revisions (``--etcd-compaction-interval``)."""
-    history_bytes: Count = 32 << 20
+    history_bytes: Count = 16 << 20
     """Compressed bytes of history a partition; whichever bound is met first evicts."""
     dictionary_bytes: Count = 64 << 10
     """Size of the zstd dictionary trained per resource."""

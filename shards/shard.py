@@ -20,6 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import psutil
 
 from .api.client import ApiConnection
@@ -177,14 +178,16 @@ class Shard:
     async def page(self, query: PageQuery) -> PageAnswer:
         """One page of one state. Raises NotServed, NotReady, TooLargeVersion, Expired, BadRequest."""
         with self._counted("list"):
-            return (await self._ready(query)).page(query)
+            store = await self._ready(query)
+            return msgspec.structs.replace(store.page(query), age_s=store.frontier_age_s)
 
     async def stream(self, query: PageQuery) -> AsyncIterator[PageAnswer]:
         """All pages of the state at the first call, whatever happens meanwhile. Raises as `page`, before the first."""
         with self._counted("list"):
-            pages = (await self._ready(query)).capture(query)
-            for page in pages:
-                yield page
+            store = await self._ready(query)
+            age_s = store.frontier_age_s
+            for page in store.capture(query):
+                yield msgspec.structs.replace(page, age_s=age_s)
                 # A list of everything is long: others get their turn between two pages.
                 await asyncio.sleep(0)
 

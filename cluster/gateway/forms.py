@@ -19,7 +19,7 @@ from ..serving.documents import (
     PARTIAL_LIST_TAIL,
     ListMetadata,
     list_head,
-    list_items,
+    joined_items,
     list_tail,
     partial_list_head,
     partial_metadata,
@@ -90,7 +90,7 @@ async def _json_chunks(
         if accepted.convert:
             items = b",".join(partial_metadata(body, accepted.meta_version) for body in bodies)
         else:
-            items = b",".join(list_items(bodies, resource_type))
+            items = joined_items(bodies, resource_type)
         yield separator + items
         separator = b","
     yield tail if separator == b"," else head + tail
