@@ -2,7 +2,9 @@
 
 Bringing up what is already running finds it instead of starting it twice (names are unique in Ray's namespace
 ``shoal``). A Ray cluster that is started here belongs to this process: Ray's own processes and all actors end with
-it, however it ends (`ray_environment.prepare` has to be called before this module is imported). On a Ray cluster that was there before, the actors are detached and go on until `take_down`.
+it, however it ends. On a Ray cluster that was there before, the actors are detached and go on until `take_down`.
+
+`ray_environment.prepare` has to be called before this module is imported.
 """
 
 from __future__ import annotations
@@ -123,7 +125,9 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
         num_cpus=settings.ray.service_cpus,
         enable_task_events=False,
         # It listens on loopback, so it has to be where the command runs.
-        scheduling_strategy=NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False),
+        scheduling_strategy=NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        ),
     ).remote(host, port, settings.gateway.shard_timeout_s)
     try:
         url = await asyncio.wait_for(answered(gateway.url.remote(), GATEWAY), START_TIMEOUT_S)

@@ -137,9 +137,7 @@ def _sentence(problem: str) -> str:
     path = at.rstrip("`").removeprefix("$").lstrip(".")
     if what.startswith("Object contains unknown field"):
         name = what.split("`")[1]
-        return (
-            f"{path + '.' if path else ''}{name}: unknown setting; expected one of: {', '.join(_names_at(path))}"
-        )
+        return f"{path + '.' if path else ''}{name}: unknown setting; expected one of: {', '.join(_names_at(path))}"
     if path and what.startswith(path):
         return what  # a check of the settings themselves, which names the path
     return f"{path or 'the file'}: {what[:1].lower()}{what[1:]}"

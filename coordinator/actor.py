@@ -21,7 +21,6 @@ from .settings import CoordinatorSettings
 from .status import CoordinatorStatus
 
 
-
 class CoordinatorActor:
     """Methods are those of `CoordinatorHandle`."""
 
@@ -71,7 +70,9 @@ class CoordinatorActor:
         """As `CoordinatorHandle.status`."""
         return (await self._running()).status()
 
-    async def acquire_permit(self, shard: ShardId, partition: PartitionId, timeout_s: float = 30.0) -> LeaseId:
+    async def acquire_permit(
+        self, shard: ShardId, partition: PartitionId, timeout_s: float = 30.0
+    ) -> LeaseId:
         """As `CoordinatorHandle.acquire_permit`."""
         return await (await self._running()).permits.acquire(shard, partition, timeout_s)
 

@@ -42,7 +42,9 @@ class RayCoordinatorHandle:
         """As `CoordinatorHandle.status`."""
         return await answered(self._actor().status.remote(), COORDINATOR)
 
-    async def acquire_permit(self, shard: ShardId, partition: PartitionId, timeout_s: float = 30.0) -> LeaseId:
+    async def acquire_permit(
+        self, shard: ShardId, partition: PartitionId, timeout_s: float = 30.0
+    ) -> LeaseId:
         """As `CoordinatorHandle.acquire_permit`."""
         return await answered(self._actor().acquire_permit.remote(shard, partition, timeout_s), COORDINATOR)
 

@@ -36,9 +36,7 @@ CURSOR_IDLE_S = 60.0
 class ShardActor:
     """Methods are those of `ShardHandle`, with streams as numbered cursors. Restarted, it holds nothing."""
 
-    def __init__(
-        self, shard_id: ShardId, access: Access, permits: Permits, settings: ShardSettings
-    ) -> None:
+    def __init__(self, shard_id: ShardId, access: Access, permits: Permits, settings: ShardSettings) -> None:
         self._shard_id = shard_id
         self._access = access
         self._permits = permits

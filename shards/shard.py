@@ -36,7 +36,7 @@ from .model.queries import (
     PartitionStatistics,
     ShardStatistics,
 )
-from .model.versions import UNKNOWN, Version
+from .model.versions import Version
 from .settings import ShardSettings
 from .store.bodies import BodyCodec
 from .store.objects import PartitionStore
@@ -161,8 +161,10 @@ class Shard:
         for _, waiter in self._waiters.pop(partition, []):
             if not waiter.done():
                 waiter.set_exception(NotServed(partition, self._epoch))
-        if not any(other.assignment.partition.resource == held.assignment.partition.resource
-                   for other in self._followed.values()):
+        if not any(
+            other.assignment.partition.resource == held.assignment.partition.resource
+            for other in self._followed.values()
+        ):
             self._codecs.pop(str(held.assignment.partition.resource), None)
 
     # -- queries ----------------------------------------------------------------------------------------------
@@ -171,9 +173,7 @@ class Shard:
         """One object at the newest state held. Raises NotServed, NotReady, TooLargeVersion."""
         with self._counted("get"):
             store = await self._ready(query)
-            return GetAnswer(
-                body=store.get(query.key), frontier=store.frontier, age_s=store.frontier_age_s
-            )
+            return GetAnswer(body=store.get(query.key), frontier=store.frontier, age_s=store.frontier_age_s)
 
     async def page(self, query: PageQuery) -> PageAnswer:
         """One page of one state. Raises NotServed, NotReady, TooLargeVersion, Expired, BadRequest."""

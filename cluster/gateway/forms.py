@@ -18,8 +18,8 @@ from ..serving import tables
 from ..serving.documents import (
     PARTIAL_LIST_TAIL,
     ListMetadata,
-    list_head,
     joined_items,
+    list_head,
     list_tail,
     partial_list_head,
     partial_metadata,

@@ -23,6 +23,7 @@ from ...shards.model.errors import (
 )
 from ...shards.model.resources import Resource, ResourceType
 from .objects import Document
+from .protobuf import MEDIA_TYPE, decode_protobuf
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -99,16 +100,18 @@ def decode_body(body: bytes, content_type: str, resource_type: ResourceType) -> 
     """The object in a request's body, which must be of the resource's kind and version where it says.
 
     Raises:
-        UnsupportedMediaType: neither JSON nor YAML.
+        UnsupportedMediaType: neither JSON nor YAML nor (for some kinds) protobuf.
         BadRequest: no object, or one of another kind.
     """
     media = content_type.partition(";")[0].strip().lower() or "application/json"
-    if media not in ("application/json", "application/yaml", "*/*"):
+    if media not in ("application/json", "application/yaml", MEDIA_TYPE, "*/*"):
         raise UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: "
-            "application/json, application/yaml"
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf"
         )
     kind = resource_type.kind
+    if media == MEDIA_TYPE:
+        return check_kind(decode_protobuf(body), resource_type)
     try:
         document = yaml.safe_load(body) if media == "application/yaml" else msgspec.json.decode(body)
     except (msgspec.DecodeError, yaml.YAMLError) as error:

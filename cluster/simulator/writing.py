@@ -23,6 +23,7 @@ from .access import Access, Attributes, allows
 from .objects import Document, parse_object
 from .ownership import manager_name
 from .patches import MERGE_PATCH, Patch, apply_patch
+from .protobuf import MEDIA_TYPE, decode_protobuf
 from .rendering import Form
 from .requests import JSON, Exchange
 from .selection import predicate
@@ -112,7 +113,13 @@ class Writing:
                 )
                 await self._answer(exchange, form, changed)
             case "delete":
-                deletion = self._verbs.delete(served, path.namespace, name, _delete_options(body), writer)
+                deletion = self._verbs.delete(
+                    served,
+                    path.namespace,
+                    name,
+                    _delete_options(body, exchange.header("content-type") or ""),
+                    writer,
+                )
                 await self._answer_deletion(exchange, form, deletion)
             case _:
                 await self._delete_collection(exchange, path, form, writer)
@@ -241,9 +248,11 @@ def _dry_run(text: str) -> bool:
     return text == "All"
 
 
-def _delete_options(body: bytes) -> dict[str, Any]:
+def _delete_options(body: bytes, content_type: str) -> dict[str, Any]:
     if not body:
         return {}
+    if content_type.startswith(MEDIA_TYPE):
+        return decode_protobuf(body)
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.MsgspecError as error:

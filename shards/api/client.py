@@ -1,4 +1,4 @@
-"""The connection to the API server: requests in, status, headers and bytes out. The one user of an HTTP client.
+"""The connection to the API server: requests in, status, headers and bytes out. All HTTP of Shoal's clients.
 
 `ApiConnection` is what the rest of Shoal sees; `HttpConnection` is the real one, on aiohttp. It adds where
 the server is and who asks (`Credentials`), verifies the server's certificate unless the credentials say
@@ -318,8 +318,8 @@ def connection_error(url: str, error: BaseException, settings: ApiSettings) -> C
             return ConnectionFailed(f"the kubeconfig's proxy for {url} does not answer: {_reason(error)}")
         case aiohttp.ConnectionTimeoutError():
             return ConnectionFailed(
-                f"no connection to {url} within {settings.connect_timeout_s:g} s: the server does not answer, "
-                f"or all {settings.connections} connections are in use"
+                f"no connection to {url} within {settings.connect_timeout_s:g} s: the server does not "
+                f"answer, or all {settings.connections} connections are in use"
             )
         case aiohttp.SocketTimeoutError():
             return ConnectionFailed(f"{url} sent nothing for {settings.request_timeout_s:g} s")

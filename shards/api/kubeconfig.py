@@ -61,8 +61,9 @@ def load_kubeconfig(path: str | None = None, context: str | None = None) -> Acce
     """Checks one or more kubeconfig files and chooses a context.
 
     Args:
-        path: a file, or several separated by colons, of which those that exist are merged; ``~/.kube/config``
-        if None. context: name of a context; the current one if None.
+        path: a file, or several separated by colons, of which those that exist are merged; None for
+            ``~/.kube/config``.
+        context: name of a context; None for the current one.
 
     Raises:
         KubeconfigError: no such file, not a kubeconfig, or it does not hold what it or the caller names.
@@ -222,7 +223,7 @@ class _Loaded:
 
 
 def _package() -> Any:
-    """The package's module. Imported late: that takes half a second and 50 MB, and many processes need none."""
+    """The package's module. Imported late: that takes half a second and 50 MB, and many need none."""
     from kubernetes.aio.config import kube_config
 
     return kube_config

@@ -219,7 +219,7 @@ class Upstream(ShoalError):  # noqa: N818
         self.upstream_status = dict(upstream_status) if upstream_status else None
 
 
-class ConnectionFailed(ShoalError):
+class ConnectionFailed(ShoalError):  # noqa: N818
     """The API server cannot be reached, or the connection broke; the message says what and where."""
 
     code = 502

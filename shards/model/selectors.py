@@ -17,7 +17,7 @@ from .errors import BadRequest
 Operator = Literal["=", "==", "!=", "in", "notin", "exists", "!", ">", "<"]
 
 _SYMBOLS = "=!(),><"
-_TOKENS = frozenset({")", ",", "!", "==", "=", ">", "<", "!=", "("})
+_SYMBOLS_OF_TWO_OR_ONE = frozenset({")", ",", "!", "==", "=", ">", "<", "!=", "("})
 _OPERATORS: Mapping[str, Operator] = {
     "in": "in", "notin": "notin", "=": "=", "==": "==", "!=": "!=", ">": ">", "<": "<",
 }  # fmt: skip
@@ -169,53 +169,53 @@ class _LabelParser:
     """Recursive descent over the tokens, one method for each production of apimachinery's parser."""
 
     def __init__(self, text: str) -> None:
-        self._tokens = list(_label_tokens(text))
+        self._lexemes = list(_label_lexemes(text))
         self._at = 0
 
     def _peek(self) -> str:
-        return self._tokens[self._at]
+        return self._lexemes[self._at]
 
     def _next(self) -> str:
-        token = self._tokens[self._at]
-        if token != _END:
+        lexeme = self._lexemes[self._at]
+        if lexeme != _END:
             self._at += 1
-        return token
+        return lexeme
 
     def requirements(self) -> Iterable[LabelRequirement]:
         while True:
-            token = self._peek()
-            if token == _END:
+            lexeme = self._peek()
+            if lexeme == _END:
                 return
-            if not (_is_identifier(token) or token == "!"):
-                raise BadRequest(f"found '{token}', expected: !, identifier, or 'end of string'")
+            if not (_is_identifier(lexeme) or lexeme == "!"):
+                raise BadRequest(f"found '{lexeme}', expected: !, identifier, or 'end of string'")
             try:
                 yield self._requirement()
             except _ParseError as error:
                 raise BadRequest(f"unable to parse requirement: {error}") from None
-            token = self._next()
-            if token == _END:
+            lexeme = self._next()
+            if lexeme == _END:
                 return
-            if token != ",":
-                raise BadRequest(f"found '{token}', expected: ',' or 'end of string'")
-            token = self._peek()
-            if not (_is_identifier(token) or token == "!"):
-                raise BadRequest(f"found '{token}', expected: identifier after ','")
+            if lexeme != ",":
+                raise BadRequest(f"found '{lexeme}', expected: ',' or 'end of string'")
+            lexeme = self._peek()
+            if not (_is_identifier(lexeme) or lexeme == "!"):
+                raise BadRequest(f"found '{lexeme}', expected: identifier after ','")
 
     def _requirement(self) -> LabelRequirement:
-        token = self._next()
-        absent = token == "!"
+        lexeme = self._next()
+        absent = lexeme == "!"
         if absent:
-            token = self._next()
-        if not _is_identifier(token):
-            raise _ParseError(f"found '{token}', expected: identifier")
-        key = token
+            lexeme = self._next()
+        if not _is_identifier(lexeme):
+            raise _ParseError(f"found '{lexeme}', expected: identifier")
+        key = lexeme
         _check_key(key)
         if self._peek() in (_END, ","):
             return LabelRequirement(key, "!" if absent else "exists")
-        token = self._next()
-        operator = _OPERATORS.get(token)
+        lexeme = self._next()
+        operator = _OPERATORS.get(lexeme)
         if operator is None or absent:
-            raise _ParseError(f"found '{token}', expected: in, notin, =, ==, !=, gt, lt")
+            raise _ParseError(f"found '{lexeme}', expected: in, notin, =, ==, !=, gt, lt")
         values = self._set() if operator in ("in", "notin") else {self._exact()}
         _check_values(key, operator, values)
         return LabelRequirement(key, operator, frozenset(values))
@@ -223,54 +223,54 @@ class _LabelParser:
     def _exact(self) -> str:
         if self._peek() in (_END, ","):
             return ""
-        token = self._next()
-        if not _is_identifier(token):
-            raise _ParseError(f"found '{token}', expected: identifier")
-        return token
+        lexeme = self._next()
+        if not _is_identifier(lexeme):
+            raise _ParseError(f"found '{lexeme}', expected: identifier")
+        return lexeme
 
     def _set(self) -> set[str]:
-        token = self._next()
-        if token != "(":
-            raise _ParseError(f"found '{token}' expected: '('")
+        lexeme = self._next()
+        if lexeme != "(":
+            raise _ParseError(f"found '{lexeme}' expected: '('")
         values: set[str] = set()
         expects_value = True
         while True:
-            token = self._next()
-            if token == ")":
+            lexeme = self._next()
+            if lexeme == ")":
                 if expects_value and values:
                     values.add("")
                 return values
-            if token == ",":
+            if lexeme == ",":
                 if expects_value:
                     values.add("")
                 expects_value = True
-            elif _is_identifier(token):
-                values.add(token)
+            elif _is_identifier(lexeme):
+                values.add(lexeme)
                 expects_value = False
                 if self._peek() not in (",", ")"):
                     raise _ParseError(f"found '{self._peek()}', expected: ',' or ')'")
             else:
-                raise _ParseError(f"found '{token}', expected: ',', ')' or identifier")
+                raise _ParseError(f"found '{lexeme}', expected: ',', ')' or identifier")
 
 
 class _ParseError(Exception):
     """What is wrong with one requirement; becomes a BadRequest with kube-apiserver's preamble."""
 
 
-def _is_identifier(token: str) -> bool:
-    return token != _END and token[0] not in _SYMBOLS
+def _is_identifier(lexeme: str) -> bool:
+    return lexeme != _END and lexeme[0] not in _SYMBOLS
 
 
-def _label_tokens(text: str) -> Iterable[str]:
+def _label_lexemes(text: str) -> Iterable[str]:
     at = 0
     while at < len(text):
         char = text[at]
         if char in " \t\r\n":
             at += 1
         elif char in _SYMBOLS:
-            token = text[at : at + 2] if text[at : at + 2] in _TOKENS else char
-            at += len(token)
-            yield token
+            lexeme = text[at : at + 2] if text[at : at + 2] in _SYMBOLS_OF_TWO_OR_ONE else char
+            at += len(lexeme)
+            yield lexeme
         else:
             start = at
             while at < len(text) and text[at] not in _SYMBOLS and text[at] not in " \t\r\n":
@@ -310,7 +310,7 @@ def _check_values(key: str, operator: Operator, values: set[str]) -> None:
     for at, value in enumerate(sorted(values)):
         if operator in (">", "<") and not re.fullmatch(r"[+-]?\d+", value):
             raise _ParseError(
-                f'values[{at}]: Invalid value: "{value}": for \'Gt\', \'Lt\' operators, the value must be an integer'
+                f"values[{at}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer"
             )
         problems = []
         if len(value) > 63:

@@ -26,14 +26,22 @@ class EventStream:
     ) -> None:
         self.deadline = deadline
         """Loop time at which the stream is dead."""
-        self.backlog = 0
-        """Lines received and not yet decoded."""
         self._decoder = decoder
         self._chunks = response.chunks()
         self._exchange = exchange
         self._unread: list[Item] = []
         self._chunk = b""
         self._position = 0
+        self._decoded_bytes = self._decoded_items = 0
+
+    @property
+    def backlog(self) -> int:
+        """Lines received and not yet decoded, by the mean length of those before.
+
+        Counting them would cost 5 us an event of 8 KB: `bytes.count` looks at every byte.
+        """
+        left = max(0, len(self._chunk) - self._position)
+        return left * self._decoded_items // max(1, self._decoded_bytes)
 
     @property
     def incomplete(self) -> bool:
@@ -58,20 +66,20 @@ class EventStream:
             self._position = 0
             if not self._chunk:
                 return None
-            self.backlog = self._chunk.count(b"\n")
         else:
             await asyncio.sleep(0)
         end = self._position + PIECE_BYTES
         # The usual chunk is taken whole: a slice of all of it is the same object.
-        items = self._decoder.lines(self._chunk[self._position : end])
+        piece = self._chunk[self._position : end]
+        items = self._decoder.lines(piece)
         self._position = end
-        self.backlog = max(0, self.backlog - len(items))
+        self._decoded_bytes += len(piece)
+        self._decoded_items += len(items)
         return items
 
     async def aclose(self) -> None:
         """Ends the exchange; the rest of the answer is not wanted."""
         self._chunk = b""
-        self.backlog = 0
         if isinstance(self._chunks, AsyncGenerator):
             await self._chunks.aclose()
         await self._exchange.aclose()

@@ -92,7 +92,7 @@ def content_type(path: str) -> bytes:
 def plain(replay: Replay, method: str, path: str, query: dict[str, str]) -> tuple[bytes, bytes]:
     discovery = {"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}}
     match path:
-        case ("/sync" | "/go") if method == "POST":
+        case "/sync" | "/go" if method == "POST":
             (replay.sync if path == "/sync" else replay.go).set()
             return b"200 OK", b"{}"
         case "/progress":
@@ -100,7 +100,10 @@ def plain(replay: Replay, method: str, path: str, query: dict[str, str]) -> tupl
         case "/version":
             return b"200 OK", b'{"major":"1","minor":"36","gitVersion":"v1.36.2"}'
         case "/api":
-            core = {"metadata": {"name": ""}, "versions": [{"version": "v1", "resources": [PODS], "freshness": "Current"}]}
+            core = {
+                "metadata": {"name": ""},
+                "versions": [{"version": "v1", "resources": [PODS], "freshness": "Current"}],
+            }
             return b"200 OK", json.dumps({**discovery, "items": [core]}).encode()
         case "/apis":
             return b"200 OK", json.dumps({**discovery, "items": []}).encode()
@@ -114,7 +117,11 @@ def page(replay: Replay, query: dict[str, str]) -> bytes:
     start = int(query.get("continue") or 0)
     limit = int(query.get("limit") or len(replay.parts))
     end = min(start + limit, len(replay.parts))
-    more = b',"continue":"%d","remainingItemCount":%d' % (end, len(replay.parts) - end) if end < len(replay.parts) else b""
+    more = (
+        b',"continue":"%d","remainingItemCount":%d' % (end, len(replay.parts) - end)
+        if end < len(replay.parts)
+        else b""
+    )
     prefix = len(b'"kind":"Pod","apiVersion":"v1",')
     items = b",".join(b"{" + replay.pod(at, 1000 + at)[1 + prefix :] for at in range(start, end))
     return b'{"kind":"PodList","apiVersion":"v1","metadata":{"resourceVersion":"%d"%b},"items":[%b]}\n' % (
@@ -132,7 +139,10 @@ async def watch(replay: Replay, writer: asyncio.StreamWriter, query: dict[str, s
             writer.write(chunk(b'{"type":"ADDED","object":%b}\n' % replay.pod(at, 1000 + at)))
             if at % 16 == 0:
                 await writer.drain()
-        end = b'{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}}\n'
+        end = (
+            b'{"type":"BOOKMARK","object":{"kind":"Pod","apiVersion":"v1","metadata":'
+            b'{"resourceVersion":"%d","annotations":{"k8s.io/initial-events-end":"true"}}}}\n'
+        )
         writer.write(chunk(end % replay.version))
         await writer.drain()
     await replay.go.wait()

@@ -55,7 +55,14 @@ class PodList(msgspec.Struct):
 
 @contextlib.contextmanager
 def replay(pods: int, events: int):
-    command = [sys.executable, Path(__file__).with_name("replay.py"), "--pods", str(pods), "--events", str(events)]
+    command = [
+        sys.executable,
+        Path(__file__).with_name("replay.py"),
+        "--pods",
+        str(pods),
+        "--events",
+        str(events),
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process.stdout.readline().strip()
@@ -65,7 +72,9 @@ def replay(pods: int, events: int):
 
 def memory(pid: int) -> tuple[int, int]:
     """Resident bytes of a process now, and the most since `reset_peak`."""
-    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
+    lines = dict(
+        line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line
+    )
     return int(lines["VmRSS"].split()[0]) * 1024, int(lines["VmHWM"].split()[0]) * 1024
 
 
@@ -98,7 +107,9 @@ async def statistics(server: Server):
 
 def selection(pods: int) -> str:
     """A label selector that matches `LABEL_HITS` pods, or as nearly as the population allows."""
-    counts = Counter(msgspec.json.decode(body, type=Pod).metadata.labels.get("app", "") for body in pod_bodies(pods))
+    counts = Counter(
+        msgspec.json.decode(body, type=Pod).metadata.labels.get("app", "") for body in pod_bodies(pods)
+    )
     chosen, left = [], LABEL_HITS
     for app, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])):
         if app and count <= left:
@@ -156,7 +167,9 @@ async def measure(server: Server, source: str, pods: int, events: int) -> dict[s
 
 
 def report(found: dict[str, float]) -> Table:
-    table = Table(title=f"{found['pods']:,} pods, {found['events']:,} MODIFIED events, one shard", title_justify="left")
+    table = Table(
+        title=f"{found['pods']:,} pods, {found['events']:,} MODIFIED events, one shard", title_justify="left"
+    )
     for column in ("what", "measured", "to reach"):
         table.add_column(column, justify="left" if column == "what" else "right")
     kib = 1024
@@ -165,7 +178,11 @@ def report(found: dict[str, float]) -> Table:
         ("events a second", f"{found['events_a_s']:,.0f}", ""),
         ("initial sync, CPU", f"{found['sync_cpu_s']:.2f} s", ""),
         ("initial sync, wall clock", f"{found['sync_s']:.1f} s", ""),
-        ("bytes an object (growth of the resident set)", f"{found['bytes_an_object']:,.0f}", f"{OBJECT_BYTES_MAX:,.0f}"),
+        (
+            "bytes an object (growth of the resident set)",
+            f"{found['bytes_an_object']:,.0f}",
+            f"{OBJECT_BYTES_MAX:,.0f}",
+        ),
         ("  of which compressed body", f"{found['body_bytes_an_object']:,.0f}", ""),
         (
             f"bytes an object with {found['history_events']:,.0f} events of history",
@@ -182,7 +199,11 @@ def report(found: dict[str, float]) -> Table:
             "",
         ),
         ("  CPU of shard and gateway", f"{found['list_all_cpu_s'] * 1e3:,.0f} ms", ""),
-        (f"LIST of {found['list_label_objects']:,.0f} label hits", f"{found['list_label_s'] * 1e3:,.1f} ms", ""),
+        (
+            f"LIST of {found['list_label_objects']:,.0f} label hits",
+            f"{found['list_label_s'] * 1e3:,.1f} ms",
+            "",
+        ),
         ("  CPU of shard and gateway", f"{found['list_label_cpu_s'] * 1e3:,.1f} ms", ""),
     )
     for row in rows:
@@ -191,7 +212,9 @@ def report(found: dict[str, float]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pods", type=int, default=20_000)
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--json", type=Path, help="write the figures here as well")
@@ -200,7 +223,9 @@ def main() -> None:
     from shoal.cluster.bootstrap import bring_up, ray_cluster, take_down
 
     settings = ShoalSettings(shards=1)
-    settings = msgspec.structs.replace(settings, gateway=msgspec.structs.replace(settings.gateway, listen="127.0.0.1:0"))
+    settings = msgspec.structs.replace(
+        settings, gateway=msgspec.structs.replace(settings.gateway, listen="127.0.0.1:0")
+    )
 
     async def run(source: str) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,10 @@
-"""What the conformance suite runs against: the embedded API server, a real cluster, or a server that copies one.
+"""What the conformance suite runs against: the embedded API server, a real cluster, or a server that
+copies one.
 
-A backend has a side that is written to and a side that is read from. They are the same server, except for one
-that serves a copy (a gateway): such a backend reads at versions it has been told of, so the tests say how new
-an answer must be. To add one, give `BACKENDS` a name and a context manager that yields a `Backend`.
+A backend has a side that is written to and a side that is read from. They are the same server, except for
+one that serves a copy (a gateway): such a backend reads at versions it has been told of, so the tests say
+how new an answer must be. To add one, give `BACKENDS` a name and a context manager that yields a
+`Backend`.
 """
 
 from __future__ import annotations
@@ -76,7 +78,12 @@ class Client:
         return answer.document
 
     async def events(
-        self, path: str, *, during: Callable[[], Any] | None = None, accept: str = "application/json", **query: str
+        self,
+        path: str,
+        *,
+        during: Callable[[], Any] | None = None,
+        accept: str = "application/json",
+        **query: str,
     ) -> list[tuple[str, Any]]:
         """Everything a watch sends until the server ends it; `during` runs once it is open."""
         pairs = (("watch", "1"), *query.items())

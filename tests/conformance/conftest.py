@@ -1,4 +1,6 @@
-"""Runs the suite's tests once for each backend; for a real cluster only where ``SHOAL_TEST_KUBECONFIG`` names one."""
+"""Runs the suite's tests once for each backend; for a real cluster only where ``SHOAL_TEST_KUBECONFIG``
+names one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,6 @@ import os
 from collections.abc import AsyncIterator
 
 import pytest
-
 from conformance.backends import BACKENDS, KUBECONFIG, Backend, opened
 
 

@@ -14,7 +14,9 @@ PARTIAL_LIST = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io
 
 def names(document: Any) -> list[str]:
     """Of a list's items, without what clusters put into every namespace."""
-    return [one["metadata"]["name"] for one in document["items"] if one["metadata"]["name"] != "kube-root-ca.crt"]
+    return [
+        one["metadata"]["name"] for one in document["items"] if one["metadata"]["name"] != "kube-root-ca.crt"
+    ]
 
 
 async def fill(backend: Backend) -> None:
@@ -129,7 +131,9 @@ async def test_fields_of_a_kind(backend: Backend) -> None:
         ({"resourceVersionMatch": "Exact"}, 422, "forbidden unless resourceVersion is provided"),
     ],
 )
-async def test_what_a_list_refuses(backend: Backend, query: dict[str, str], status: int, fragment: str) -> None:
+async def test_what_a_list_refuses(
+    backend: Backend, query: dict[str, str], status: int, fragment: str
+) -> None:
     answer = await backend.reader.ask("GET", backend.path("configmaps"), **query)
     assert answer.status == status
     assert answer.document["kind"] == "Status"
@@ -204,7 +208,10 @@ async def test_forms_nobody_has(backend: Backend) -> None:
 
 @pytest.mark.parametrize(
     ("path", "text"),
-    [("/api/v1/nothings", "the server could not find the requested resource"), ("/apis/none.example.com/v1/x", "")],
+    [
+        ("/api/v1/nothings", "the server could not find the requested resource"),
+        ("/apis/none.example.com/v1/x", ""),
+    ],
 )
 async def test_resources_there_are_not(backend: Backend, path: str, text: str) -> None:
     answer = await backend.reader.ask("GET", path)

@@ -40,7 +40,9 @@ async def test_a_watch_replays_and_goes_on(watched: Backend) -> None:
 
 
 @pytest.mark.parametrize("query", [{}, {"resourceVersion": "0"}])
-async def test_a_watch_without_version_begins_with_what_there_is(watched: Backend, query: dict[str, str]) -> None:
+async def test_a_watch_without_version_begins_with_what_there_is(
+    watched: Backend, query: dict[str, str]
+) -> None:
     for name in "ba":
         await watched.create("configmaps", name)
     events = await watched.reader.events(watched.path("configmaps"), timeoutSeconds="2", **query)
@@ -134,7 +136,9 @@ async def test_tables_and_metadata(watched: Backend) -> None:
         ({"labelSelector": "=="}, 400, "found '=='"),
     ],
 )
-async def test_what_a_watch_refuses(watched: Backend, query: dict[str, str], status: int, fragment: str) -> None:
+async def test_what_a_watch_refuses(
+    watched: Backend, query: dict[str, str], status: int, fragment: str
+) -> None:
     answer = await watched.reader.ask(
         "GET", watched.path("configmaps"), watch="1", timeoutSeconds="2", **query
     )

@@ -1,8 +1,8 @@
 """The embedded API server against every recorded exchange of a real one.
 
-Bodies are compared byte for byte. What cannot be equal is made equal first and named here: uids and times of
-objects the test itself creates, the exact fields in their ``managedFields``, and the port in one discovery answer.
-Header values are compared where clients look at them.
+Bodies are compared byte for byte. What cannot be equal is made equal first and named here: uids and times
+of objects the test itself creates, the exact fields in their ``managedFields``, and the port in one
+discovery answer. Header values are compared where clients look at them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,10 @@ from shoal.cluster.simulator.settings import Rule, SimulatorSettings, User
 
 HEADERS = ("content-type", "cache-control", "retry-after", "x-content-type-options", "etag", "vary")
 USERS = (User(name="viewer", token="viewer", rules=(Rule(resources=("pods",)),)),)
-NOT_READY = frozenset({"poststarthook/rbac/bootstrap-roles", "poststarthook/scheduling/bootstrap-system-priority-classes"})
+SEEDED = SimulatorSettings(seed=1)
+NOT_READY = frozenset(
+    {"poststarthook/rbac/bootstrap-roles", "poststarthook/scheduling/bootstrap-system-priority-classes"}
+)
 LIVE_AFTER_S = 0.71
 """When the recorded changes happened, in seconds after the watch began."""
 
@@ -34,7 +37,7 @@ class Staging:
     """How the server is brought to the state an exchange was recorded in."""
 
     scene: Scene = Scene.CONSISTENT
-    settings: SimulatorSettings = SimulatorSettings(seed=1)
+    settings: SimulatorSettings = SEEDED
     clock: str = "09:01:08"
     """Wall-clock time of the request, which ages count to."""
     after: Callable[[Story], None] | None = None

@@ -104,7 +104,12 @@ async def test_a_custom_resource_comes_and_goes(written: Backend) -> None:
         async with asyncio.timeout(PATIENCE_S):
             while (await written.writer.ask("GET", widgets)).status != 200:
                 await asyncio.sleep(0.1)
-        widget = {"apiVersion": f"{group}/v1", "kind": "Widget", "metadata": {"name": "w"}, "spec": {"size": 1}}
+        widget = {
+            "apiVersion": f"{group}/v1",
+            "kind": "Widget",
+            "metadata": {"name": "w"},
+            "spec": {"size": 1},
+        }
         assert (await written.writer.ask("POST", widgets, widget)).status == 201
         listed = await written.writer.get(widgets)
         assert (listed["kind"], listed["items"][0]["kind"]) == ("WidgetList", "Widget")
@@ -113,7 +118,7 @@ async def test_a_custom_resource_comes_and_goes(written: Backend) -> None:
             await written.writer.ask("DELETE", f"{DEFINITIONS}/widgets.{group}")
 
         events = await written.writer.events(widgets, during=undefine, resourceVersion="0")
-        assert [kind for kind, _ in events][0::len(events) - 1] == ["ADDED", "DELETED"]
+        assert [kind for kind, _ in events][0 :: len(events) - 1] == ["ADDED", "DELETED"]
     finally:
         await written.writer.ask("DELETE", f"{DEFINITIONS}/widgets.{group}")
     async with asyncio.timeout(PATIENCE_S):

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 from support.installation import Running, until
 
-
 from shoal.cluster.settings import ShoalSettings
 from shoal.shards.api.kubeconfig import load_kubeconfig
 
@@ -21,7 +20,17 @@ SETTINGS = msgspec.structs.replace(
 @pytest.fixture(scope="session")
 def installation(tmp_path_factory):
     kubeconfig = tmp_path_factory.mktemp("source") / "kubeconfig"
-    command = [sys.executable, "-P", "-m", "shoal", "apiserver", "--kubeconfig", str(kubeconfig), "--pods", "300"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "shoal",
+        "apiserver",
+        "--kubeconfig",
+        str(kubeconfig),
+        "--pods",
+        "300",
+    ]
     from shoal.cluster.bootstrap import bring_up, ray_cluster, take_down
 
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process, ray_cluster(SETTINGS):

@@ -28,7 +28,9 @@ WIDGETS = {
                 "name": "v1",
                 "served": True,
                 "storage": True,
-                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+                "schema": {
+                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+                },
             }
         ],
     },
@@ -91,7 +93,9 @@ async def test_a_killed_shard_is_replaced_and_never_answers_less(running):
         assert refused > 0, "while nobody held the pods, lists of them were refused"
         assert await uids(server, PODS) == expected
         after = (await running.status()).report.statistics()
-        still = [partition.partition for shard in after if shard != victim for partition in after[shard].partitions]
+        still = [
+            partition.partition for shard in after if shard != victim for partition in after[shard].partitions
+        ]
         assert sorted(still) == sorted(others), "the other shards' partitions were left alone"
         assert await running.equal()
 

@@ -1,7 +1,8 @@
 """The embedded API server without sockets: an `ApiConnection` that calls the application directly.
 
-Runs in virtual time (`support.clock`). What the network would do is done here: chunks wait in a short queue, so a
-reader that does not read slows the server down, and a broken connection delivers what was sent before it broke.
+Runs in virtual time (`support.clock`). What the network would do is done here: chunks wait in a short
+queue, so a reader that does not read slows the server down, and a broken connection delivers what was
+sent before it broke.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from shoal.cluster.simulator.settings import SimulatorSettings
 from shoal.shards.api.requests import ApiRequest
 from shoal.shards.model.errors import ConnectionFailed, Garbage
 
-# pytest-asyncio asks for the current event loop before its first test. In the main thread of a fresh process that
-# makes one, which nobody closes; with this there is none to make.
+# pytest-asyncio asks for the current event loop before its first test. In the main thread of a fresh process
+# that makes one, which nobody closes; with this there is none to make.
 asyncio.set_event_loop(None)
 
 EPOCH = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
@@ -138,7 +139,9 @@ class _Exchange:
 
 
 class InProcessConnection:
-    """`ApiConnection` to an application in this loop. `away` makes every new request fail, as a dead server does."""
+    """`ApiConnection` to an application in this loop. `away` makes every new request fail, as a dead
+    server does.
+    """
 
     def __init__(self, app: ApiServerApp) -> None:
         self.app = app

@@ -1,8 +1,8 @@
 """The recorded exchanges of ``tests/wire`` and the server they were recorded from, state by state.
 
-The recording tells the story of one cluster; `Scene` names its moments in order, and `bring_to` leads an embedded
-server through them with the recorded objects, uids and versions. One other, restarted server answered three
-exchanges (`RESTARTED`).
+The recording tells the story of one cluster; `Scene` names its moments in order, and `bring_to` leads an
+embedded server through them with the recorded objects, uids and versions. One other, restarted server
+answered three exchanges (`RESTARTED`).
 """
 
 from __future__ import annotations
@@ -157,7 +157,9 @@ class Story:
                 step()
 
     def play(self, name: str, resource: Resource = CONFIG_MAPS) -> None:
-        """Repeats what a recorded watch saw happen after the present revision, up to the first foreign deletion."""
+        """Repeats what a recorded watch saw happen after the present revision, up to the first foreign
+        deletion.
+        """
         for line in load(name).lines or ():
             event = json.loads(line)
             version = int(event["object"]["metadata"]["resourceVersion"])
@@ -172,7 +174,9 @@ class Story:
                 self._put(resource, _encode(event["object"]))
 
     def undefine(self) -> None:
-        self._delete(Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions"), None, "widgets.example.com")
+        self._delete(
+            Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions"), None, "widgets.example.com"
+        )
 
     def _filled(self) -> None:
         objects = [(CONFIG_MAPS, body) for body in _objects_of_list("list-full")]

@@ -49,7 +49,9 @@ def settings_fields(struct, prefix=""):
 def test_every_setting_is_read_somewhere(path):
     name = path.rpartition(".")[2]
     read = re.compile(rf"\.{name}\b")
-    readers = [source for source in SOURCES if source.name != "settings.py" and read.search(source.read_text())]
+    readers = [
+        source for source in SOURCES if source.name != "settings.py" and read.search(source.read_text())
+    ]
     assert readers, f"nothing reads the setting {path}"
 
 
@@ -63,7 +65,9 @@ def test_every_setting_says_what_it_means(path):
 def test_the_list_of_packages_is_complete():
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     found = {"shoal"} | {
-        ".".join(("shoal", *path.parent.relative_to(ROOT).parts)) for path in SOURCES if path.name == "__init__.py"
+        ".".join(("shoal", *path.parent.relative_to(ROOT).parts))
+        for path in SOURCES
+        if path.name == "__init__.py"
     }
     assert listed == found
 

@@ -74,7 +74,10 @@ def test_a_negative_limit_is_none() -> None:
         ({"resourceVersion": "7"}, NotOlderThan(Version(7))),
         ({"resourceVersion": "7", "limit": "5"}, Exact(Version(7))),
         ({"resourceVersion": "7", "resourceVersionMatch": "Exact"}, Exact(Version(7))),
-        ({"resourceVersion": "7", "resourceVersionMatch": "NotOlderThan", "limit": "5"}, NotOlderThan(Version(7))),
+        (
+            {"resourceVersion": "7", "resourceVersionMatch": "NotOlderThan", "limit": "5"},
+            NotOlderThan(Version(7)),
+        ),
     ],
 )
 def test_the_state_a_list_asks_for(query: dict[str, str], expected: Demand) -> None:

@@ -21,7 +21,10 @@ from shoal.shards.model.resources import Resource
         ("/api/v1/namespaces/a/pods", ResourcePath("", "v1", "pods", "a")),
         ("/api/v1/namespaces/a/pods/p/status", ResourcePath("", "v1", "pods", "a", "p", "status")),
         ("/apis/apps/v1/namespaces/a/deployments/d", ResourcePath("apps", "v1", "deployments", "a", "d")),
-        ("/api/v1/namespaces/a/services/s/proxy/x/y", ResourcePath("", "v1", "services", "a", "s", "proxy/x/y")),
+        (
+            "/api/v1/namespaces/a/services/s/proxy/x/y",
+            ResourcePath("", "v1", "services", "a", "s", "proxy/x/y"),
+        ),
         ("/version", OtherPath("/version")),
         ("/", OtherPath("/")),
         ("/healthz/etcd", OtherPath("/healthz/etcd")),

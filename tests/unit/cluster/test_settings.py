@@ -20,11 +20,17 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path):
 @pytest.mark.parametrize(
     ("document", "sentence"),
     [
-        ({"gateway": {"lisen": "a:1"}}, "x.yaml: gateway.lisen: unknown setting; expected one of: listen, shard_timeout_s"),
+        (
+            {"gateway": {"lisen": "a:1"}},
+            "x.yaml: gateway.lisen: unknown setting; expected one of: listen, shard_timeout_s",
+        ),
         ({"shards": "many"}, "x.yaml: shards: expected `int`, got `str`"),
         ({"shards": 0}, "x.yaml: shards: expected `int` >= 1"),
         ({"watch": {"page_limit": 0}}, "x.yaml: watch.page_limit: expected `int` >= 1"),
-        ({"follow": {"include": []}}, "x.yaml: follow.include is empty, so nothing would be followed; leave it out for everything"),
+        (
+            {"follow": {"include": []}},
+            "x.yaml: follow.include is empty, so nothing would be followed; leave it out for everything",
+        ),
         (["shards"], "x.yaml: the file: expected `object`, got `array`"),
     ],
 )

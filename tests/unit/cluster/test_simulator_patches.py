@@ -20,7 +20,9 @@ from shoal.shards.model.errors import BadRequest, Invalid, UnsupportedMediaType
 from shoal.shards.model.resources import Resource, ResourceType
 
 PODS = ResourceType(resource=Resource("", "v1", "pods"), kind="Pod", namespaced=True)
-WIDGETS = ResourceType(resource=Resource("x.io", "v1", "widgets"), kind="Widget", namespaced=True, custom=True)
+WIDGETS = ResourceType(
+    resource=Resource("x.io", "v1", "widgets"), kind="Widget", namespaced=True, custom=True
+)
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,18 @@ async def test_broken_connections_are_broken_on_the_wire() -> None:
 @pytest.fixture
 def certificate(tmp_path: Path) -> Tls:
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=localhost",
+    ]
     command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
     try:
         subprocess.run(command, check=True, capture_output=True)
@@ -144,7 +155,9 @@ def test_openapi_says_that_the_server_validates() -> None:
         server = Caller(virtual_apiserver())
         index = (await server.get("/openapi/v3"))["paths"]
         url = index["apis/apps/v1"]["serverRelativeURL"]
-        operation = (await server.get(url))["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]
+        operation = (await server.get(url))["paths"][
+            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
+        ]
         named = [parameter["name"] for parameter in operation["patch"]["parameters"]]
         assert "fieldValidation" in named
         assert (await server.ask("GET", "/openapi/v3/apis/nope/v1"))[0] == 404
@@ -223,7 +236,7 @@ def test_a_cluster_is_filled_whatever_the_order() -> None:
     assert fill(app.verbs, objects) == len(objects)
     assert len(app.storage.collection("pods")) == 30
     assert len(app.storage.collection("widgets.example.com")) == 1
-    with pytest.raises(SettingsError, match="no definition makes the server serve x.io/v1/things"):
+    with pytest.raises(SettingsError, match=r"no definition makes the server serve x\.io/v1/things"):
         fill(app.verbs, [(Resource("x.io", "v1", "things"), widget)])
     with pytest.raises(SettingsError, match="cannot store an object"):
         fill(app.verbs, [(PODS, b"[]")])
@@ -232,7 +245,11 @@ def test_a_cluster_is_filled_whatever_the_order() -> None:
 def test_direct_writes() -> None:
     app = virtual_apiserver()
     writes = DirectWrites(app.verbs)
-    pod = {"metadata": {"name": "p", "namespace": "default"}, "spec": {"nodeName": "n"}, "status": {"phase": "Running"}}
+    pod = {
+        "metadata": {"name": "p", "namespace": "default"},
+        "spec": {"nodeName": "n"},
+        "status": {"phase": "Running"},
+    }
     made = writes.create(PODS, pod)
     assert (made["metadata"]["resourceVersion"], made["status"]) == ("6", {"phase": "Running"})
     with pytest.raises(AlreadyExists):

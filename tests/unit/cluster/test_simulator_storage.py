@@ -99,7 +99,7 @@ def test_history_is_bounded_by_events_and_by_bytes() -> None:
     assert pods.oldest == pods.events[0].version - 1
     storage = Storage(history_bytes=1000)
     pods = storage.collection("pods")
-    for step in range(100):
+    for _ in range(100):
         put(storage, pods, "a", b"x" * 100)
     assert sum(len(event.stored.body) for event in pods.events) <= 1000
 

@@ -64,10 +64,20 @@ def test_generate_name() -> None:
         (MAPS, {"metadata": {"name": "A_b"}}, 422, "lowercase RFC 1123 subdomain"),
         (MAPS, {"metadata": {"name": "a", "namespace": "other"}}, 400, "does not match the namespace sent"),
         (MAPS, {"kind": "Pod", "metadata": {"name": "a"}}, 400, "cannot be handled as a ConfigMap"),
-        (MAPS, {"apiVersion": "v2", "metadata": {"name": "a"}}, 400, "does not match the expected API version"),
+        (
+            MAPS,
+            {"apiVersion": "v2", "metadata": {"name": "a"}},
+            400,
+            "does not match the expected API version",
+        ),
         (MAPS, {"metadata": {"name": "a", "resourceVersion": "1"}}, 500, "should not be set on objects"),
         (MAPS, {"metadata": 1}, 400, "ObjectMeta"),
-        ("/api/v1/namespaces/nope/configmaps", {"metadata": {"name": "a"}}, 404, 'namespaces "nope" not found'),
+        (
+            "/api/v1/namespaces/nope/configmaps",
+            {"metadata": {"name": "a"}},
+            404,
+            'namespaces "nope" not found',
+        ),
         ("/api/v1/namespaces", {"metadata": {"name": "a.b"}}, 422, "RFC 1123 label"),
         (DEFINITIONS, {"metadata": {"name": "a"}}, 422, "spec: Required value"),
         (DEFINITIONS, definition(scope="Galaxy"), 422, 'Unsupported value: "Galaxy"'),
@@ -170,7 +180,9 @@ def test_scale() -> None:
         status, _ = await server.ask("PUT", f"{DEPLOYMENTS}/d/scale", scale)
         assert status == 200
         assert (await server.get(f"{DEPLOYMENTS}/d"))["spec"]["replicas"] == 4
-        status, found = await server.ask("PATCH", f"{DEPLOYMENTS}/d/scale", {"spec": {"replicas": -1}}, headers=MERGE)
+        status, found = await server.ask(
+            "PATCH", f"{DEPLOYMENTS}/d/scale", {"spec": {"replicas": -1}}, headers=MERGE
+        )
         assert (status, "greater than or equal to 0" in found["message"]) == (422, True)
 
     in_virtual_time(main())
@@ -236,9 +248,10 @@ def test_a_namespace_takes_its_objects_along() -> None:
         await server.create("/api/v1/namespaces", "n")
         await server.create("/api/v1/namespaces/n/configmaps", "a")
         await server.create(MAPS, "b")
-        async with server.watch("/api/v1/namespaces?resourceVersion=8&timeoutSeconds=2") as spaces, server.watch(
-            "/api/v1/configmaps?resourceVersion=8&timeoutSeconds=2"
-        ) as maps:
+        async with (
+            server.watch("/api/v1/namespaces?resourceVersion=8&timeoutSeconds=2") as spaces,
+            server.watch("/api/v1/configmaps?resourceVersion=8&timeoutSeconds=2") as maps,
+        ):
             status, found = await server.ask("DELETE", "/api/v1/namespaces/n")
             assert (status, found["status"]["phase"]) == (200, "Terminating")
             assert await spaces.brief() == ["MODIFIED n@9", "DELETED n@11"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 from support.apiserver import Caller, brief, in_virtual_time, virtual_apiserver
@@ -137,7 +138,7 @@ def test_bookmarks_come_every_minute_and_before_the_end() -> None:
                 if b"BOOKMARK" in line:
                     times.append(loop.time())
         assert len(times) == 4
-        assert all(60 <= later - sooner <= 62.5 for sooner, later in zip(times, times[1:3], strict=False))
+        assert all(60 <= later - sooner <= 62.5 for sooner, later in pairwise(times[:3]))
         assert 198 <= times[-1] <= 199.25
 
     in_virtual_time(main())
@@ -252,9 +253,10 @@ def test_a_client_that_leaves_takes_its_stream_along() -> None:
 def test_watchers_of_one_form_share_the_rendered_line() -> None:
     async def main() -> None:
         server = caller()
-        async with server.watch(f"{ALL_MAPS}?resourceVersion=5") as one, server.watch(
-            f"{MAPS}?resourceVersion=5"
-        ) as other:
+        async with (
+            server.watch(f"{ALL_MAPS}?resourceVersion=5") as one,
+            server.watch(f"{MAPS}?resourceVersion=5") as other,
+        ):
             await server.create(MAPS, "a")
             assert await one.raw() == await other.raw()
         (event,) = server.app.storage.collection("configmaps").events

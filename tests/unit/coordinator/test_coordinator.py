@@ -50,7 +50,7 @@ def now():
 
 async def synced(coordinator, within_s=60):
     async with asyncio.timeout(within_s):
-        while not coordinator.status().synced:  # noqa: ASYNC110 - states of shards have no event to wait for
+        while not coordinator.status().synced:
             await asyncio.sleep(0.1)
 
 

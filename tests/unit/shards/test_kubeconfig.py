@@ -324,7 +324,8 @@ def plugin(tmp_path):
     def written(body):
         file = tmp_path / "plugin"
         file.write_text(
-            f"#!{sys.executable}\nimport json, os, sys\nopen({str(tmp_path / 'runs')!r}, 'a').write('run\\n')\n{body}\n"
+            f"#!{sys.executable}\nimport json, os, sys\n"
+            f"open({str(tmp_path / 'runs')!r}, 'a').write('run ')\n{body}\n"
         )
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
         return {"exec": {"apiVersion": API_VERSION, "command": "./plugin", "interactiveMode": "Never"}}
