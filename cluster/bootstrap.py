@@ -14,12 +14,14 @@ import contextlib
 import functools
 import logging
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import ray.exceptions
+from ray.job_config import JobConfig
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from ..coordinator.handle import CoordinatorHandle, CoordinatorPermits
@@ -38,6 +40,8 @@ GATEWAY = "gateway-0"
 START_TIMEOUT_S = 60.0
 """Actors start in about a second each; a Ray cluster without room for them never starts them at all."""
 
+CONNECT_TIMEOUT_S = 5.0
+
 _RemoteGateway: Any = ray.remote(GatewayActor)
 
 
@@ -48,6 +52,8 @@ class Installation:
     url: str
     """Of the gateway, without a slash at the end."""
     coordinator: CoordinatorHandle
+    found: bool = False
+    """It was running before; it follows what it followed, with the settings it was started with."""
 
 
 @contextlib.contextmanager
@@ -59,6 +65,7 @@ def ray_cluster(settings: ShoalSettings) -> Iterator[None]:
 
     Raises:
         SettingsError: no Ray cluster answers at the address.
+        ShoalError: Ray does not start on this machine.
     """
     try:
         _connect(settings)
@@ -70,26 +77,71 @@ def ray_cluster(settings: ShoalSettings) -> Iterator[None]:
 def _connect(settings: ShoalSettings) -> None:
     quiet: dict[str, Any] = {
         "namespace": NAMESPACE,
-        "log_to_driver": settings.log.level == "debug",
-        "logging_level": logging.ERROR,
+        "job_config": _job(),
+        # Warnings stay in Ray's log folder: what is wrong is also in the status, and in order there.
+        "log_to_driver": settings.log.level in ("debug", "info"),
+        "logging_level": logging.DEBUG if settings.log.level == "debug" else logging.ERROR,
     }
     address = settings.ray.address
     if address is not None:
+        _check_ray_address(address)
         try:
             ray.init(address=address, **quiet)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise SettingsError(
-                f"no Ray cluster answers at {address!r} (ray.address, --ray-address): {error}"
+                f"no Ray cluster answers at {address!r} (ray.address, --ray-address): {' '.join(str(error).split())}; "
+                "if it asks for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN have to be set here as well"
             ) from error
         return
     wanted = settings.shards * settings.ray.shard_cpus + 2 * settings.ray.service_cpus
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        num_cpus=max(os.cpu_count() or 1, int(wanted) + 1),
-        object_store_memory=settings.ray.object_store_bytes,
-        **quiet,
-    )
+    try:
+        ray.init(
+            address="local",
+            include_dashboard=False,
+            num_cpus=max(os.cpu_count() or 1, int(wanted) + 1),
+            object_store_memory=settings.ray.object_store_bytes,
+            **quiet,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ShoalError(f"Ray cannot be started on this machine: {' '.join(str(error).split())}") from error
+
+
+def _check_ray_address(address: str) -> None:
+    """Makes sure that somebody listens there: Ray itself would try for most of a minute, and say so on the way.
+
+    Raises:
+        SettingsError: it is of no form we can use, or nobody listens.
+    """
+    where = "(ray.address, --ray-address)"
+    if address == "auto":
+        return
+    host, colon, port = address.rpartition(":")
+    if not colon or "/" in address or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise SettingsError(
+            f"Ray address {address!r} {where}: expected `auto` or HOST:PORT of a cluster's head, such as "
+            "10.0.0.5:6379; Ray Client (ray://) is not supported"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except OSError as error:
+        raise SettingsError(f"no Ray cluster answers at {address!r} {where}: {error.strerror or error}") from error
+
+
+class _NoFolders(list[str]):
+    """Where workers are to look for modules: nowhere but where they are installed.
+
+    Ray would add the folder the command is run in, and a folder there that happens to be called ``shoal`` would
+    be taken for the package.
+    """
+
+    def extend(self, values: Iterable[str]) -> None:
+        """Takes nothing."""
+
+
+def _job() -> JobConfig:
+    job = JobConfig()
+    job._py_driver_sys_path = _NoFolders()  # noqa: SLF001 - Ray has no option for it
+    return job
 
 
 async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
@@ -98,13 +150,15 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
     Raises:
         SettingsError: the port is in use, the address is not a loopback one, or Ray has no room for the actors.
     """
-    host, port = _free_listen(settings.gateway.listen)
+    found = _gateway_runs()
+    host, port = parse_listen(settings.gateway.listen) if found else _free_listen(settings.gateway.listen)
     provider = RayShardProvider(
         access,
         functools.partial(CoordinatorPermits, RayCoordinatorHandle()),
         settings.shard_settings,
         cpus=settings.ray.shard_cpus,
         memory_bytes=settings.ray.shard_memory_bytes,
+        log_level=settings.log.level,
     )
     coordinator = start_coordinator(
         access,
@@ -113,6 +167,7 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
         cpus=settings.ray.service_cpus,
         api=settings.api,
         settings=settings.coordinator_settings,
+        log_level=settings.log.level,
     )
     gateway = _RemoteGateway.options(
         name=GATEWAY,
@@ -128,7 +183,7 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
         scheduling_strategy=NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         ),
-    ).remote(host, port, settings.gateway.shard_timeout_s)
+    ).remote(host, port, settings.gateway.shard_timeout_s, settings.log.level)
     try:
         url = await asyncio.wait_for(answered(gateway.url.remote(), GATEWAY), START_TIMEOUT_S)
     except TimeoutError:
@@ -136,7 +191,7 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
             f"the gateway did not start within {START_TIMEOUT_S:.0f} s: has the Ray cluster "
             f"{settings.ray.service_cpus} CPUs free on this node? ({_resources()})"
         ) from None
-    return Installation(url=url, coordinator=coordinator)
+    return Installation(url=url, coordinator=coordinator, found=found)
 
 
 def _free_listen(listen: str) -> tuple[str, int]:
@@ -145,10 +200,8 @@ def _free_listen(listen: str) -> tuple[str, int]:
     Port 0 becomes a number here: a gateway that is restarted has to come back where its clients know it.
     """
     host, port = parse_listen(listen)
-    if not _gateway_runs():
-        with bind(host, port) as listener:
-            port = int(listener.getsockname()[1])
-    return host, port
+    with bind(host, port) as listener:
+        return host, int(listener.getsockname()[1])
 
 
 def _gateway_runs() -> bool:

@@ -11,6 +11,7 @@ import contextlib
 
 from ..shards.api.kubeconfig import Access
 from ..shards.handle import ShardProvider
+from ..shards.logs import Level, configure_logging
 from ..shards.model.errors import NotReady
 from ..shards.model.partitions import Epoch, PartitionId, ShardId
 from ..shards.settings import ApiSettings
@@ -32,7 +33,9 @@ class CoordinatorActor:
         shard_count: int,
         api: ApiSettings,
         settings: CoordinatorSettings,
+        log_level: Level = "warning",
     ) -> None:
+        configure_logging(log_level)
         self._access = access
         self._provider = provider
         self._shard_count = shard_count

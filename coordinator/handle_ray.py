@@ -11,6 +11,7 @@ import ray
 from ..shards.api.kubeconfig import Access
 from ..shards.handle import ShardProvider
 from ..shards.handle_ray import NAMESPACE, answered
+from ..shards.logs import Level
 from ..shards.model.errors import NotReady, ShoalError
 from ..shards.model.partitions import Epoch, PartitionId, ShardId
 from ..shards.settings import ApiSettings
@@ -68,6 +69,7 @@ def start_coordinator(
     cpus: float,
     api: ApiSettings,
     settings: CoordinatorSettings,
+    log_level: Level = "warning",
 ) -> RayCoordinatorHandle:
     """Starts the actor, or finds the running one. Returns at once."""
     _RemoteCoordinator.options(
@@ -80,5 +82,7 @@ def start_coordinator(
         max_concurrency=10_000,  # every shard may wait for permits, every gateway for routes
         num_cpus=cpus,
         enable_task_events=False,
-    ).remote(access, provider, shard_count=shard_count, api=api, settings=settings)
+    ).remote(
+        access, provider, shard_count=shard_count, api=api, settings=settings, log_level=log_level
+    )
     return RayCoordinatorHandle()

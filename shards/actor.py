@@ -21,6 +21,7 @@ import ray
 
 from .api.kubeconfig import Access
 from .handle import Assignment
+from .logs import Level, configure_logging
 from .model.errors import Expired
 from .model.partitions import Epoch, PartitionId, ShardId
 from .model.queries import GetAnswer, GetQuery, PageAnswer, PageQuery, ShardStatistics
@@ -36,7 +37,15 @@ CURSOR_IDLE_S = 60.0
 class ShardActor:
     """Methods are those of `ShardHandle`, with streams as numbered cursors. Restarted, it holds nothing."""
 
-    def __init__(self, shard_id: ShardId, access: Access, permits: Permits, settings: ShardSettings) -> None:
+    def __init__(
+        self,
+        shard_id: ShardId,
+        access: Access,
+        permits: Permits,
+        settings: ShardSettings,
+        log_level: Level = "warning",
+    ) -> None:
+        configure_logging(log_level)
         self._shard_id = shard_id
         self._access = access
         self._permits = permits

@@ -17,6 +17,7 @@ import ray.exceptions
 from .actor import HEALTH_GROUP, ShardActor
 from .api.kubeconfig import Access
 from .handle import Assignment
+from .logs import Level
 from .model.errors import Broken, NotReady, ShoalError
 from .model.partitions import Epoch, PartitionId, ShardId
 from .model.queries import GetAnswer, GetQuery, PageAnswer, PageQuery, ShardStatistics
@@ -45,9 +46,15 @@ async def answered(call: Awaitable[T], whom: str) -> T:
             raise error.cause from None
         raise Broken(f"{whom} failed: {error.cause!r}") from error
     except ray.exceptions.ActorDiedError as error:
-        raise NotReady(f"{whom} has ended and is not restarted: {error}", retry_after_s=1) from error
+        raise NotReady(f"{whom} has ended and is not restarted: {_last_line(error)}", retry_after_s=1) from error
     except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
         raise NotReady(f"{whom} does not answer: it is being restarted", retry_after_s=1) from error
+
+
+def _last_line(error: Exception) -> str:
+    """Ray's message is a page with the actor's traceback in it, whose last line says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
 
 
 class RayShardHandle:
@@ -120,12 +127,14 @@ class RayShardProvider:
         *,
         cpus: float,
         memory_bytes: int | None,
+        log_level: Level = "warning",
     ) -> None:
         self._access = access
         self._permits = permits
         self._settings = settings
         self._cpus = cpus
         self._memory_bytes = memory_bytes
+        self._log_level = log_level
 
     async def ensure(self, shard_id: ShardId) -> RayShardHandle:
         """As `ShardProvider.ensure`. Returns at once: the actor may still be starting, its calls then wait."""
@@ -140,7 +149,7 @@ class RayShardProvider:
             memory=self._memory_bytes,
             scheduling_strategy="SPREAD",
             enable_task_events=False,
-        ).remote(shard_id, self._access, self._permits(shard_id), self._settings)
+        ).remote(shard_id, self._access, self._permits(shard_id), self._settings, self._log_level)
         return RayShardHandle(shard_id, actor)
 
     async def retire(self, shard_id: ShardId) -> None:

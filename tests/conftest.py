@@ -1,5 +1,6 @@
 """For all tests: what Ray reads from the environment, and no Ray where none is wanted."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,19 @@ from shoal.cluster import ray_environment
 ray_environment.prepare(starts_cluster=True)
 
 WITH_RAY = {"ray", "e2e"}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def main_loop():
+    """An event loop that is closed at the end. Without it pytest-asyncio has Python 3.11 make one when an
+    asynchronous test follows a synchronous one, and nobody closes that: a random test then fails with "unclosed event
+    loop" when it is collected.
+    """
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield
+    asyncio.set_event_loop(None)
+    loop.close()
 
 
 @pytest.fixture(autouse=True)

@@ -1,45 +1,66 @@
-"""Watching an installation come up: a progress bar for the initial sync, and what it waits for, in words."""
+"""Watching an installation come up and stay up: a progress bar for the initial sync, and what it waits for, in words.
+
+On a terminal the bar and the sentences are redrawn in place; without one a sentence is printed each time it changes.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from ...shards.model.errors import ShoalError
 from ..gateway.status import InstallationStatus
-from .render import number
+from .render import number, seconds
 from .server import Server
 
 POLL_S = 0.5
+HEALTH_POLL_S = 2.0
+SENTENCES_MAX = 5
+"""So many things that are waited for are shown; the rest is counted."""
 
 
-async def interruptible(main: Coroutine[Any, Any, None]) -> None:
-    """Runs `main`; SIGINT and SIGTERM cancel it, it tidies up, and this returns as if it had finished."""
+async def interruptible(main: Coroutine[Any, Any, None]) -> signal.Signals | None:
+    """Runs `main`; SIGINT and SIGTERM cancel it, and it tidies up. Returns the signal that came, if one did.
+
+    A signal that comes while it tidies up is ignored: what is half ended would be left behind.
+    """
     task = asyncio.create_task(main, name="command")
     loop = asyncio.get_running_loop()
+    came: list[signal.Signals] = []
+
+    def interrupt(interruption: signal.Signals) -> None:
+        if not came:
+            came.append(interruption)
+            task.cancel()
+
     for interruption in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(interruption, task.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
+        loop.add_signal_handler(interruption, interrupt, interruption)
+    try:
         await task
+    except asyncio.CancelledError:
+        if not came:
+            raise
+    return came[0] if came else None
 
 
-def until_interrupted(main: Coroutine[Any, Any, None]) -> None:
+def until_interrupted(main: Coroutine[Any, Any, None]) -> signal.Signals | None:
     """`interruptible` on an event loop of its own."""
-    asyncio.run(interruptible(main))
+    return asyncio.run(interruptible(main))
 
 
 async def follow(url: str, console: Console, *, stay: bool) -> None:
-    """Shows the initial sync until it is complete; with `stay`, then waits to be cancelled."""
+    """Shows the initial sync until it is complete; with `stay`, then what goes wrong until it is cancelled."""
     async with Server(url) as server:
         await synced(server, console)
-    if stay:
-        await asyncio.Event().wait()
+        while stay:
+            await _well(server, console)
 
 
 async def synced(server: Server, console: Console) -> InstallationStatus:
@@ -51,29 +72,79 @@ async def synced(server: Server, console: Console) -> InstallationStatus:
         MofNCompleteColumn(),
         TextColumn("{task.fields[objects]}"),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[waiting]}", style="yellow"),
     )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("syncing partitions", total=None, objects="", waiting="")
-        told = ""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("syncing partitions", total=None, objects="")
+    sentences = _Sentences(console)
+    with Live(bar, console=console, transient=True) as live:
         while True:
-            status, waiting = None, ""
+            status, waiting = None, []
             try:
                 status = await server.status()
             except ShoalError as error:
-                waiting = str(error)
+                waiting = [str(error)]
             if status is not None:
                 done, total, objects = _progress(status)
                 waiting = _waiting(status)
-                progress.update(task, completed=done, total=total or None, objects=f"{number(objects)} objects")
-                if total and done == total and not waiting:
-                    return status
-            progress.update(task, waiting=waiting)
-            if waiting != told and waiting and not console.is_terminal:
-                # Without a terminal there is no bar: what it waits for is said once each time it changes.
-                console.print(f"waiting: {waiting}", markup=False)
-            told = waiting
+                bar.update(task, completed=done, total=total or None, objects=f"{number(objects)} objects")
+                if _discovered(status) and done == total and not waiting:
+                    break
+            sentences.show(waiting)
+            live.update(Group(bar, *(Text(f"  waiting: {sentence}", style="yellow") for sentence in waiting)))
             await asyncio.sleep(POLL_S)
+    refused = sorted(sentence for sentence in status.waiting_for if " is refused: " in sentence)
+    console.print(
+        f"synced {number(objects)} objects in {number(total)} partitions within {seconds(loop.time() - began)}"
+        + (f"; refused: {len(refused)}" if refused else "")
+    )
+    _Sentences(console, everywhere=True).show(_few(refused))
+    return status
+
+
+async def _well(server: Server, console: Console) -> None:
+    """Says what goes wrong, and when all is well again."""
+    sentences = _Sentences(console, everywhere=True)
+    while True:
+        await asyncio.sleep(HEALTH_POLL_S)
+        try:
+            status = await server.status()
+        except ShoalError as error:
+            sentences.show([str(error)])
+            continue
+        sentences.show(_waiting(status) or _few([text for text in status.waiting_for if " is refused: " not in text]))
+
+
+class _Sentences:
+    """Prints sentences when they change; on a terminal only if `everywhere`, because a display is redrawn there."""
+
+    def __init__(self, console: Console, *, everywhere: bool = False) -> None:
+        self._console = console
+        self._silent = console.is_terminal and not everywhere
+        self._told: list[str] = []
+
+    def show(self, sentences: list[str]) -> None:
+        """Prints those that are new; once there are none any more, that all is well again."""
+        # How long it is until the next try changes every time, and is not news.
+        plain = [sentence.partition("; trying again in ")[0] for sentence in sentences]
+        if not self._silent:
+            for sentence in plain:
+                if sentence not in self._told:
+                    self._console.print(f"waiting: {sentence}", markup=False, soft_wrap=True)
+            if self._told and not plain:
+                self._console.print("no longer waiting")
+        self._told = plain
+
+
+def _few(sentences: list[str]) -> list[str]:
+    more = len(sentences) - SENTENCES_MAX
+    return sentences if more <= 0 else [*sentences[:SENTENCES_MAX], f"{more} more; see `shoal status`"]
+
+
+def _discovered(status: InstallationStatus) -> bool:
+    coordinator = status.report.coordinator
+    return coordinator is not None and coordinator.discovery.succeeded_age_s is not None and coordinator.epoch > 0
 
 
 def _progress(status: InstallationStatus) -> tuple[int, int, int]:
@@ -83,7 +154,8 @@ def _progress(status: InstallationStatus) -> tuple[int, int, int]:
     return done, len(partitions), sum(partition.objects for partition in partitions)
 
 
-def _waiting(status: InstallationStatus) -> str:
+def _waiting(status: InstallationStatus) -> list[str]:
     """What keeps discovery from succeeding; the partitions' own progress is the bar."""
     coordinator = status.report.coordinator
-    return coordinator.discovery.waiting_for if coordinator else status.report.coordinator_problem
+    waiting = coordinator.discovery.waiting_for if coordinator else status.report.coordinator_problem
+    return [waiting] if waiting else []

@@ -1,43 +1,70 @@
 """The command tree. Commands live in modules of their own; this one parses options and renders errors.
 
 The only reader of the environment and of argv. An error of Shoal's own tree ends a command with one sentence on
-stderr and exit code 1; anything else is a bug and shows its traceback.
+stderr and exit code 1, wrong usage with 2, Ctrl-C with 130; anything else is a bug and shows its traceback.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 import click
-from rich.console import Console
 
 from ... import __version__
+from ...shards.logs import configure_logging
 from ...shards.model.errors import ShoalError
-from . import apiserver, demo, get, status, up
+from . import api_resources, apiserver, demo, get, status, up
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+INTERRUPTED = 130
+"""128 and the number of SIGINT, as shells report it."""
+BROKEN_PIPE = 141
 
 
 class _Commands(click.Group):
-    """Turns Shoal's errors into one sentence."""
+    """Turns Shoal's errors into sentences."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except ShoalError as error:
-            Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
-            ctx.exit(1)
+            result = super().invoke(ctx)
+            sys.stdout.flush()
         except BrokenPipeError:
-            # The reader of our output (head, less) has gone: nothing to say, and nothing to say it to.
-            sys.stderr.close()
-            ctx.exit(141)
+            # The reader of our output (head, less) has gone: nothing to say, and nothing to say it to. The
+            # interpreter flushes once more at its end, which would fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(BROKEN_PIPE)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+        except (ShoalError, ExceptionGroup) as error:
+            sentences = _sentences(error)
+            if sentences is None:
+                raise
+            for sentence in sentences:
+                click.echo(f"error: {sentence}", err=True)
+            ctx.exit(1)
+        return result
+
+
+def _sentences(error: Exception) -> list[str] | None:
+    """The messages of Shoal's own errors, also from a task group; None if there is another among them."""
+    if not isinstance(error, ExceptionGroup):
+        return [str(error)] if isinstance(error, ShoalError) else None
+    parts = [_sentences(part) for part in error.exceptions]
+    if any(part is None for part in parts):
+        return None
+    return list(dict.fromkeys(sentence for part in parts if part for sentence in part))
 
 
 @click.group(cls=_Commands, context_settings=CONTEXT_SETTINGS)
 @click.version_option(__version__, prog_name="shoal")
 def root() -> None:
-    """Shoal follows a Kubernetes cluster with shards on Ray and answers for it."""
+    """Shoal follows a Kubernetes cluster with shards on Ray and answers for it.
+
+    `shoal demo` shows it on a made-up cluster; `shoal up` follows the one of your kubeconfig.
+    """
+    configure_logging("warning")
 
 
 for _command in (
@@ -46,7 +73,7 @@ for _command in (
     up.up,
     up.down,
     status.status,
-    get.api_resources,
+    api_resources.api_resources,
     get.get,
 ):
     root.add_command(_command)

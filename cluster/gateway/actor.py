@@ -11,6 +11,7 @@ import logging
 
 from ...coordinator.handle_ray import RayCoordinatorHandle
 from ...shards.handle_ray import shard_directory
+from ...shards.logs import Level, configure_logging
 from ...shards.model.errors import SettingsError
 from ..query.router import QueryRouter
 from ..query.routing import Routing
@@ -25,7 +26,10 @@ BIND_RETRY_S = 1.0
 class GatewayActor:
     """Serves on HOST:PORT of its node."""
 
-    def __init__(self, host: str, port: int, shard_timeout_s: float) -> None:
+    def __init__(
+        self, host: str, port: int, shard_timeout_s: float, log_level: Level = "warning"
+    ) -> None:
+        configure_logging(log_level)
         self._host = host
         self._port = port
         coordinator = RayCoordinatorHandle()

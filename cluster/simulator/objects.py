@@ -7,11 +7,11 @@ maps are sorted; `arrange` brings a document into that order. The order of keys 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import msgspec
 
+from ...shards.model.fields import field_value
 from ...shards.model.refs import key_of
 from ...shards.model.resources import ResourceType
 from ...shards.model.versions import Version, parse_version
@@ -40,14 +40,6 @@ _METADATA_ORDER = (
 )
 _MAPS = ("labels", "annotations")
 _SORTED_AT_TOP = ("data", "binaryData", "stringData")
-
-_FIELD_DEFAULTS: Mapping[str, str] = {
-    "spec.hostNetwork": "false",
-    "spec.unschedulable": "false",
-    "status.replicas": "0",
-    "status.successful": "0",
-}
-"""Fields that are no strings in Go have a value even where the JSON leaves them out."""
 
 NO_GENERATION = frozenset(
     {
@@ -130,6 +122,7 @@ def describe(document: Document, resource_type: ResourceType, version: Version, 
     """What is kept of an object whose encoded `body` is known."""
     metadata = document["metadata"]
     name, namespace = metadata["name"], metadata.get("namespace", "")
+    qualified = resource_type.resource.qualified_name
     return Stored(
         key_of(namespace, name),
         namespace,
@@ -137,7 +130,7 @@ def describe(document: Document, resource_type: ResourceType, version: Version, 
         metadata.get("uid", ""),
         version,
         metadata.get("labels") or {},
-        tuple(field_value(document, path, resource_type) for path in selectable_fields(resource_type)),
+        tuple(field_value(document, qualified, path) for path in selectable_fields(resource_type)),
         body,
     )
 
@@ -167,27 +160,3 @@ def reversion(stored: Stored, version: Version) -> Stored:
         document["metadata"]["resourceVersion"] = str(version)
         body = go_escaped(msgspec.json.encode(document))
     return msgspec.structs.replace(stored, version=version, body=body)
-
-
-def field_value(document: Document, path: str, resource_type: ResourceType) -> str:
-    """The value of a selectable field as the API server compares it: text, ``""`` where absent."""
-    if resource_type.resource.name == "events" and path in ("source", "reportingComponent"):
-        return _event_source(document, path)
-    value: Any = document
-    for part in path.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    match value:
-        case None:
-            return "" if resource_type.custom else _FIELD_DEFAULTS.get(path, "")
-        case bool():
-            return "true" if value else "false"
-        case dict() | list():
-            return ""
-        case _:
-            return str(value)
-
-
-def _event_source(document: Document, path: str) -> str:
-    component = (document.get("source") or {}).get("component", "")
-    reporting = document.get("reportingComponent", "")
-    return str((component or reporting) if path == "source" else reporting)

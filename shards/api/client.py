@@ -16,6 +16,7 @@ KiB, and chunks handed on as large as they are found in the buffer.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
@@ -206,13 +207,14 @@ class HttpConnection:
             await session.close()
 
     async def _send(self, request: ApiRequest, endpoint: Endpoint, exchange: AsyncExitStack) -> _HttpResponse:
-        url = f"{endpoint.server}{request.target}"
+        # Messages are for people: without the query.
+        shown = f"{endpoint.server}{request.path}"
         settings = self._settings
         try:
             response = await exchange.enter_async_context(
                 self._open_session().request(
                     request.method,
-                    URL(url, encoded=True),
+                    URL(f"{endpoint.server}{request.target}", encoded=True),
                     headers=(*request.headers, *endpoint.headers),
                     data=request.body or None,
                     ssl=endpoint.tls if endpoint.tls is not None else True,
@@ -227,8 +229,8 @@ class HttpConnection:
                 )
             )
         except _LIBRARY_ERRORS as error:
-            raise connection_error(url, error, settings) from error
-        return _HttpResponse(response, url, settings)
+            raise connection_error(shown, error, settings) from error
+        return _HttpResponse(response, shown, settings)
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -341,6 +343,8 @@ def _reason(error: BaseException) -> str:
         error = error.os_error
     if isinstance(error, ssl.SSLCertVerificationError):
         return error.verify_message or str(error)
+    if isinstance(error, OSError) and not isinstance(error, socket.gaierror | ssl.SSLError) and error.errno:
+        return os.strerror(error.errno)
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

@@ -7,6 +7,8 @@ seeds run.
 import pytest
 
 SEEDS = 40
+INSTALLATION_RATIO = 5
+"""A whole installation follows some 60 resources and takes longer: one of its seeds runs for so many of the others."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,6 +18,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    first, count = metafunc.config.getoption("--first-seed", 0), metafunc.config.getoption("--seeds", SEEDS)
     if "seed" in metafunc.fixturenames:
-        first = metafunc.config.getoption("--first-seed", 0)
-        metafunc.parametrize("seed", range(first, first + metafunc.config.getoption("--seeds", SEEDS)))
+        metafunc.parametrize("seed", range(first, first + count))
+    if "installation_seed" in metafunc.fixturenames:
+        seeds = range(first, first + max(1, count // INSTALLATION_RATIO))
+        metafunc.parametrize("installation_seed", seeds)

@@ -24,9 +24,6 @@ from shoal.cluster.simulator.settings import SimulatorSettings
 from shoal.shards.api.requests import ApiRequest
 from shoal.shards.model.errors import ConnectionFailed, Garbage
 
-# pytest-asyncio asks for the current event loop before its first test. In the main thread of a fresh process
-# that makes one, which nobody closes; with this there is none to make.
-asyncio.set_event_loop(None)
 
 EPOCH = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 """Wall-clock time at loop time 0."""
