@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import sys
+from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 import uvloop
+import yaml
 
 from ...shards.model.errors import SettingsError
 from ..gateway.server import parse_listen
@@ -25,8 +28,8 @@ from ..simulator.write_kubeconfig import write_kubeconfig
 from .follow import interruptible
 
 
-@click.command()
-@click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Port 0: a free one.")
+@click.command(short_help="Run an embedded API server, for trials and tests.")
+@click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Where to listen; port 0: a free one.")
 @click.option("--kubeconfig", type=click.Path(path_type=Path), help="Write a kubeconfig for this server here.")
 @click.option("--pods", type=click.IntRange(min=0), default=0, help="Make so many pods and what belongs around them.")
 @click.option(
@@ -34,22 +37,52 @@ from .follow import interruptible
     metavar="FILE",
     help="Load objects from FILE (JSON lines, zstd); `recorded` is a medium cluster that comes with Shoal.",
 )
-@click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Changes a second.")
+@click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Changes a second to make.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of made-up objects and changes.")
 @click.option("--shard-selector", is_flag=True, help="Server-side sharded list and watch (KEP-5866).")
 @click.option("--no-streaming-list", is_flag=True, help="Refuse sendInitialEvents, as servers before 1.34.")
 @click.option("--legacy-discovery", is_flag=True, help="No aggregated discovery, as servers before 1.27.")
 @click.option("--token", help="Ask for this bearer token; default: everybody may do everything.")
+@click.option(
+    "--users",
+    metavar="FILE",
+    help="Users with tokens and rules (YAML list of name, token, groups, rules: verbs, groups, resources, namespaces).",
+)
 @click.option("--tls-cert-file", type=click.Path(path_type=Path), help="Serve HTTPS with this certificate.")
 @click.option("--tls-private-key-file", type=click.Path(path_type=Path), help="Key of the certificate.")
 @click.option("--client-ca-file", type=click.Path(path_type=Path), help="Ask for client certificates of this authority.")
-def apiserver(**options: Any) -> None:
+@click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")
+def apiserver(*, with_parent: bool, **options: Any) -> None:
     """Run an embedded API server: kubectl and every other client work against it.
 
-    Faults are armed at /simulator/faults, the rate of changes at /simulator/churn.
+    It says where it listens once it does: in words on a terminal, else as one line of JSON. Faults are armed at
+    /simulator/faults, the rate of changes is set at /simulator/churn.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(interruptible(_serve(**options)))
+        runner.run(interruptible(_until_alone(_serve(**options)) if with_parent else _serve(**options)))
+
+
+async def _until_alone(main: Coroutine[Any, Any, None]) -> None:
+    """Runs `main` until standard input ends, which it does with the process at its other end, however that ends."""
+    loop = asyncio.get_running_loop()
+    alone = asyncio.Event()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+
+    async def listen() -> None:
+        await reader.read()
+        alone.set()
+
+    serving = asyncio.create_task(main, name="serve")
+    listening = asyncio.create_task(listen(), name="parent")
+    try:
+        await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        serving.cancel()
+        listening.cancel()
+        transport.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
 
 
 async def _serve(
@@ -64,17 +97,20 @@ async def _serve(
     no_streaming_list: bool,
     legacy_discovery: bool,
     token: str | None,
+    users: str | None,
     tls_cert_file: Path | None,
     tls_private_key_file: Path | None,
     client_ca_file: Path | None,
 ) -> None:
     host, port = parse_listen(listen)
+    tls = _tls(tls_cert_file, tls_private_key_file, client_ca_file)
+    known = (*((User(name="shoal", token=token),) if token else ()), *(_users(users) if users else ()))
     settings = SimulatorSettings(
         seed=seed,
         shard_selector=shard_selector,
         watch_list=not no_streaming_list,
         aggregated_discovery=not legacy_discovery,
-        users=(User(name="shoal", token=token),) if token else (),
+        users=known,
     )
     app = build_app(settings)
     objects = 0
@@ -86,11 +122,11 @@ async def _serve(
     gc.freeze()
     churn = Churn(DirectWrites(app.verbs), rate=rate, seed=seed)
     app.control.churn = churn
-    tls = _tls(tls_cert_file, tls_private_key_file, client_ca_file)
     async with ApiServer(app, host=host, port=port, tls=tls) as server, asyncio.TaskGroup() as group:
         if kubeconfig is not None:
             authority = tls_cert_file.read_bytes() if tls_cert_file else None
-            write_kubeconfig(kubeconfig, server.url, ca_certificate=authority, token=token)
+            own = known[0].token if known else None
+            write_kubeconfig(kubeconfig, server.url, ca_certificate=authority, token=own)
         ready = {"url": server.url, "objects": objects, "kubeconfig": str(kubeconfig or "")}
         if sys.stdout.isatty():
             click.echo(f"API server at {server.url} with {objects} objects; Ctrl-C ends it.")
@@ -98,6 +134,13 @@ async def _serve(
             click.echo(msgspec.json.encode(ready))
         sys.stdout.flush()
         await group.create_task(churn.run(), name="churn")
+
+
+def _users(path: str) -> list[User]:
+    try:
+        return msgspec.convert(yaml.safe_load(Path(path).read_text(encoding="utf-8")), list[User])
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
+        raise SettingsError(f"users file {path}: {error}") from error
 
 
 def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:

@@ -1,6 +1,6 @@
 """Watching an installation come up and stay up: a progress bar for the initial sync, and what it waits for, in words.
 
-On a terminal the bar and the sentences are redrawn in place; without one a sentence is printed each time it changes.
+On a terminal the bar and the sentences are redrawn in place; without one a sentence is printed once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from .server import Server
 
 POLL_S = 0.5
 HEALTH_POLL_S = 2.0
+PATIENCE_S = 2.0
+"""What is over sooner is not worth a line: shards that start, a connection that is made again."""
 SENTENCES_MAX = 5
 """So many things that are waited for are shown; the rest is counted."""
 
@@ -89,52 +91,55 @@ async def synced(server: Server, console: Console) -> InstallationStatus:
                 done, total, objects = _progress(status)
                 waiting = _waiting(status)
                 bar.update(task, completed=done, total=total or None, objects=f"{number(objects)} objects")
-                if _discovered(status) and done == total and not waiting:
+                if _discovered(status) and done == total:
                     break
-            sentences.show(waiting)
+            if not console.is_terminal:
+                sentences.show(waiting)
             live.update(Group(bar, *(Text(f"  waiting: {sentence}", style="yellow") for sentence in waiting)))
             await asyncio.sleep(POLL_S)
-    refused = sorted(sentence for sentence in status.waiting_for if " is refused: " in sentence)
+    refused = _refused(status)
     console.print(
         f"synced {number(objects)} objects in {number(total)} partitions within {seconds(loop.time() - began)}"
         + (f"; refused: {len(refused)}" if refused else "")
     )
-    _Sentences(console, everywhere=True).show(_few(refused))
+    for sentence in _few(refused):
+        console.print(sentence, markup=False, soft_wrap=True)
     return status
 
 
 async def _well(server: Server, console: Console) -> None:
     """Says what goes wrong, and when all is well again."""
-    sentences = _Sentences(console, everywhere=True)
+    sentences = _Sentences(console)
     while True:
         await asyncio.sleep(HEALTH_POLL_S)
         try:
-            status = await server.status()
+            waiting = _waiting(await server.status())
         except ShoalError as error:
-            sentences.show([str(error)])
-            continue
-        sentences.show(_waiting(status) or _few([text for text in status.waiting_for if " is refused: " not in text]))
+            waiting = [str(error)]
+        sentences.show(waiting)
 
 
 class _Sentences:
-    """Prints sentences when they change; on a terminal only if `everywhere`, because a display is redrawn there."""
+    """Prints sentences that stay for a moment, once, and once there are none any more, that it waits no longer."""
 
-    def __init__(self, console: Console, *, everywhere: bool = False) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._silent = console.is_terminal and not everywhere
-        self._told: list[str] = []
+        self._since: dict[str, float] = {}
+        self._told: set[str] = set()
 
     def show(self, sentences: list[str]) -> None:
-        """Prints those that are new; once there are none any more, that all is well again."""
+        """Takes what is true now."""
+        now = asyncio.get_running_loop().time()
         # How long it is until the next try changes every time, and is not news.
         plain = [sentence.partition("; trying again in ")[0] for sentence in sentences]
-        if not self._silent:
-            for sentence in plain:
-                if sentence not in self._told:
-                    self._console.print(f"waiting: {sentence}", markup=False, soft_wrap=True)
-            if self._told and not plain:
-                self._console.print("no longer waiting")
-        self._told = plain
+        self._since = {sentence: self._since.get(sentence, now) for sentence in plain}
+        for sentence, since in self._since.items():
+            if sentence not in self._told and now - since >= PATIENCE_S:
+                self._told.add(sentence)
+                self._console.print(f"waiting: {sentence}", markup=False, soft_wrap=True)
+        if self._told and not plain:
+            self._told.clear()
+            self._console.print("no longer waiting")
 
 
 def _few(sentences: list[str]) -> list[str]:
@@ -155,7 +160,25 @@ def _progress(status: InstallationStatus) -> tuple[int, int, int]:
 
 
 def _waiting(status: InstallationStatus) -> list[str]:
-    """What keeps discovery from succeeding; the partitions' own progress is the bar."""
+    """What goes wrong. What is merely not synced yet is the bar, and what is refused is said once."""
     coordinator = status.report.coordinator
-    waiting = coordinator.discovery.waiting_for if coordinator else status.report.coordinator_problem
-    return [waiting] if waiting else []
+    if coordinator is None:
+        return [status.report.coordinator_problem]
+    if coordinator.discovery.waiting_for:
+        return [coordinator.discovery.waiting_for]
+    return _few(
+        [
+            f"{shard.shard} is {shard.state}: {shard.message or 'no answer yet'}"
+            for shard in coordinator.shards
+            if shard.state != "healthy"
+        ]
+    )
+
+
+def _refused(status: InstallationStatus) -> list[str]:
+    partitions = status.report.coordinator.partitions if status.report.coordinator else ()
+    return [
+        f"{partition.partition} is refused: {partition.message}"
+        for partition in partitions
+        if partition.state == "refused"
+    ]

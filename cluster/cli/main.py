@@ -15,7 +15,7 @@ import click
 from ... import __version__
 from ...shards.logs import configure_logging
 from ...shards.model.errors import ShoalError
-from . import api_resources, apiserver, demo, get, status, up
+from . import api_resources, apiserver, demo, down, get, status, up
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 INTERRUPTED = 130
@@ -71,7 +71,7 @@ for _command in (
     demo.demo,
     apiserver.apiserver,
     up.up,
-    up.down,
+    down.down,
     status.status,
     api_resources.api_resources,
     get.get,

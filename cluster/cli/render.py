@@ -3,38 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+COLUMN_GAP = 3
+
 _STATE_STYLE = {
     "synced": "green",
-    "alive": "green",
+    "healthy": "green",
+    "starting": "yellow",
     "pending": "yellow",
     "suspect": "yellow",
     "refused": "red",
+    "unserved": "yellow",
+    "unknown": "yellow",
     "gone": "dim",
     "dead": "red",
 }
 
 
-def plain_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
-    """Left-aligned columns without lines, as kubectl prints; never wrapped or cut."""
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="", show_edge=False)
-    for column in columns:
-        table.add_column(column.upper(), no_wrap=True, overflow="ignore")
-    for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    return table
+def columns_text(headers: Sequence[str] | None, rows: Sequence[Sequence[str]]) -> str:
+    """Left-aligned columns without lines, as kubectl prints them: never wrapped or cut, no blanks at the ends.
+
+    Not a rich table: those are made for the eye, and take a second for ten thousand rows.
+    """
+    lines = [*([headers] if headers is not None else []), *rows]
+    if not lines:
+        return ""
+    widths = [max(map(cell_len, column)) + COLUMN_GAP for column in zip(*lines, strict=True)]
+    return "".join(
+        "".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        for line in lines
+    )
 
 
 def titled_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
     """A table with a title and rounded lines; columns that begin with ``>`` are aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=box.ROUNDED, header_style="bold")
     for column in columns:
-        table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left")
+        # Of columns that begin with ``~`` there is as much as fits in a line.
+        cut = column.startswith("~")
+        table.add_column(
+            column.lstrip(">~"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=cut,
+            overflow="ellipsis" if cut else "fold",
+        )
     for row in rows:
         table.add_row(*row)
     return table

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import click
 import msgspec
@@ -11,21 +10,23 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from ...shards.model.errors import ShoalError
 from ..gateway.status import InstallationStatus
 from . import render
 from .follow import until_interrupted
+from .output import console as make_console
 from .server import Server, server_option
 
 WATCH_S = 1.0
 
 
-@click.command()
+@click.command(short_help="Show what is followed, by which shards, and how fresh it is.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
 @click.option("-w", "--watch", is_flag=True, help="Go on until interrupted.")
 @click.option("-a", "--all", "everything", is_flag=True, help="Also empty partitions, and what is not followed and why.")
 @server_option
 def status(*, output: str, watch: bool, everything: bool, server: str) -> None:
-    """Show what is followed, by which shards, and how fresh it is."""
+    """Show what is followed, by which shards, how fresh it is, and what is waited for."""
     until_interrupted(_status(output=output, watch=watch, everything=everything, server=server))
 
 
@@ -34,22 +35,38 @@ async def _status(*, output: str, watch: bool, everything: bool, server: str) ->
         if output == "json":
             await _print_json(shoal, watch=watch)
             return
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+        console = make_console()
         shown = overview(await shoal.status(), everything=everything)
         if not watch:
             console.print(shown)
-            return
-        with Live(shown, console=console, auto_refresh=False, screen=sys.stdout.isatty()) as live:
+        elif console.is_terminal:
+            await _watch_on_terminal(shoal, console, shown, everything=everything)
+        else:
             while True:
+                console.print(shown)
                 await asyncio.sleep(WATCH_S)
-                live.update(overview(await shoal.status(), everything=everything), refresh=True)
+                shown = overview(await shoal.status(), everything=everything)
+
+
+async def _watch_on_terminal(
+    shoal: Server, console: Console, shown: RenderableType, *, everything: bool
+) -> None:
+    """Redraws the screen. An installation that is away for a moment is no reason to end."""
+    with Live(shown, console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                shown = overview(await shoal.status(), everything=everything)
+            except ShoalError as error:
+                shown = Group(Text(str(error), style="red"), "", shown)
+            live.update(shown, refresh=True)
 
 
 async def _print_json(shoal: Server, *, watch: bool) -> None:
     while True:
         document = await shoal.fetch("/shoal/v1/status")
         # One line for each document when there are several, so that they can be told apart.
-        click.echo((document if watch else msgspec.json.format(document)).decode())
+        click.echo(document if watch else msgspec.json.format(document))
         if not watch:
             return
         await asyncio.sleep(WATCH_S)
@@ -57,26 +74,31 @@ async def _print_json(shoal: Server, *, watch: bool) -> None:
 
 def overview(status: InstallationStatus, *, everything: bool = False) -> RenderableType:
     """The whole picture of one status document."""
-    parts: list[RenderableType] = [
-        _headline(status),
-        shards_table(status),
-        partitions_table(status, everything=everything),
-    ]
+    parts: list[RenderableType] = [_headline(status)]
     coordinator = status.report.coordinator
-    waits = list(coordinator.waiting_for + coordinator.warnings) if coordinator else []
-    if status.report.coordinator_problem:
-        waits.append(status.report.coordinator_problem)
-    parts += [Text(f"waiting for: {sentence}", style="yellow") for sentence in waits]
+    parts += [Text(f"waiting: {sentence}", style="yellow") for sentence in _waits(status)]
+    parts += [Text(f"warning: {warning}", style="yellow") for warning in coordinator.warnings] if coordinator else []
+    parts += [shards_table(status), partitions_table(status, everything=everything)]
     if everything and coordinator and coordinator.excluded:
         parts.append(render.titled_table("Not followed", ("Resource", "Why"), coordinator.excluded))
     return Group(*parts)
 
 
-def _headline(status: InstallationStatus) -> Text:
-    line = f"{'ready' if status.ready else 'not ready'}, epoch {status.report.epoch}"
+def _waits(status: InstallationStatus) -> list[str]:
+    """Everything that is not as it should be, above the tables, where it is seen."""
     coordinator = status.report.coordinator
     if coordinator is None:
-        return Text(line)
+        return [status.report.coordinator_problem]
+    away = coordinator.discovery.waiting_for
+    return [*([away] if away and away not in coordinator.waiting_for else []), *coordinator.waiting_for]
+
+
+def _headline(status: InstallationStatus) -> Text:
+    ready = Text("ready", style="bold green") if status.ready else Text("not ready", style="bold yellow")
+    coordinator = status.report.coordinator
+    line = f", epoch {status.report.epoch}"
+    if coordinator is None:
+        return ready.append(line, style="not bold default")
     permits, discovery = coordinator.permits, coordinator.discovery
     line += (
         f", {len(coordinator.followed)} resources, {len(coordinator.partitions)} partitions, "
@@ -84,7 +106,7 @@ def _headline(status: InstallationStatus) -> Text:
     )
     if discovery.succeeded_age_s is not None:
         line += f" {render.seconds(discovery.succeeded_age_s)} ago"
-    return Text(line)
+    return ready.append(line, style="not bold default")
 
 
 def shards_table(status: InstallationStatus) -> RenderableType:

@@ -12,21 +12,36 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import secrets
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
+from shoal.cluster.gateway.app import Gateway
+from shoal.cluster.gateway.server import serve
+from shoal.cluster.query.router import QueryRouter
+from shoal.cluster.query.routing import Routing
 from shoal.cluster.simulator.server import ApiServer
 from shoal.cluster.simulator.settings import SimulatorSettings
+from shoal.coordinator.coordinator import Coordinator
+from shoal.coordinator.handle import LocalCoordinatorHandle
+from shoal.coordinator.settings import CoordinatorSettings, FollowSettings
 from shoal.shards.api.client import ApiConnection, HttpConnection, PlainCredentials
 from shoal.shards.api.kubeconfig import load_kubeconfig
 from shoal.shards.api.requests import ApiRequest
+from shoal.shards.local import LocalShardProvider
+from shoal.shards.model.partitions import ShardId
+from shoal.shards.settings import ShardSettings
+from shoal.shards.shard import Shard
+from shoal.shards.watch.permits import NoPermits
 
 KUBECONFIG = "SHOAL_TEST_KUBECONFIG"
+FOLLOWED = ("namespaces", "configmaps", "pods", "deployments.apps")
+"""What the gateway's installation follows: what the suite asks about, so that each test starts quickly."""
 PATIENCE_S = 20.0
 """Longest wait for anything a server does on its own."""
 
@@ -169,8 +184,53 @@ async def _cluster() -> AsyncIterator[Backend]:
         await connection.aclose()
 
 
+@asynccontextmanager
+async def _gateway() -> AsyncIterator[Backend]:
+    """Shoal's gateway over two shards in this process, following the embedded API server over HTTP."""
+    async with ApiServer(settings=SimulatorSettings(seed=1)) as source, AsyncExitStack() as stack:
+
+        async def connection(url: str) -> HttpConnection:
+            opened = HttpConnection(PlainCredentials(url))
+            stack.push_async_callback(opened.aclose)
+            return opened
+
+        provider = LocalShardProvider(
+            lambda shard_id: Shard(
+                shard_id,
+                connection=HttpConnection(PlainCredentials(source.url)),
+                permits=NoPermits(),
+                settings=ShardSettings(),
+                incarnation=shard_id,
+                rng=random.Random(1),
+            )
+        )
+        coordinator = Coordinator(
+            connection=await connection(source.url),
+            provider=provider,
+            settings=CoordinatorSettings(follow=FollowSettings(include=FOLLOWED)),
+            shard_count=2,
+        )
+        await coordinator.start()
+        stack.push_async_callback(coordinator.stop)
+        handle = LocalCoordinatorHandle(coordinator)
+        routing = Routing(handle)
+        following = asyncio.create_task(routing.run(), name="routing")
+        stack.callback(following.cancel)
+        gateway = Gateway(QueryRouter(routing, provider.handles.__getitem__), provider.handles.__getitem__, handle)
+        server = await serve(gateway, "127.0.0.1", 0)
+        stack.push_async_callback(server.stop)
+        for shard_id in ("shard-0", "shard-1"):
+            stack.push_async_callback(provider.retire, ShardId(shard_id))
+        reader = Client(await connection(server.url))
+        async with asyncio.timeout(PATIENCE_S):
+            while (await reader.ask("GET", "/readyz")).status != 200:
+                await asyncio.sleep(0.05)
+        yield Backend(Client(await connection(source.url)), reader, copy=True, watches=False)
+
+
 BACKENDS: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {
     "simulator": _simulator,
+    "gateway": _gateway,
     "cluster": _cluster,
 }
 
