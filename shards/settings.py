@@ -54,7 +54,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """What a partition keeps and how."""
 
     history_s: Positive = 300.0
-    """Seconds an event stays in history; kube-apiserver keeps etcd revisions as long (``--etcd-compaction-interval``)."""
+    """Seconds an event stays in history; kube-apiserver keeps etcd's as long (``--etcd-compaction-interval``)."""
     history_bytes: Count = 16 << 20
     """Compressed bytes of history a partition; whichever bound is met first evicts."""
     dictionary_bytes: Count = 64 << 10

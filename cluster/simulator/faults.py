@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from random import Random
 from typing import Annotated, Literal, TypeAlias
 
@@ -41,7 +41,7 @@ import msgspec
 from msgspec import Meta
 
 from ...shards.model.errors import Expired, RetryLater, ShoalError, TooManyRequests
-from .storage import Storage
+from .storage import Callbacks, Storage
 
 RequestKind: TypeAlias = Literal[
     "drop", "slow", "status-410", "status-429", "status-500", "status-503",
@@ -102,7 +102,7 @@ class Faults:
         self._next_id = 1
         self.injected: Counter[str] = Counter()
         """Times each kind has happened."""
-        self.pokes: set[Callable[[], None]] = set()
+        self.pokes = Callbacks()
         """Streams that want to know when a fault is armed."""
 
     def arm(self, fault: Fault) -> int:

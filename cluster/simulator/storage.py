@@ -71,6 +71,29 @@ class Page(NamedTuple):
     """Objects of the namespace (or of all) after the last one, whether or not they match a selector."""
 
 
+class Callbacks:
+    """Callbacks, each once, called in the order they came: that of a set would differ between processes."""
+
+    __slots__ = ("_callbacks",)
+
+    def __init__(self) -> None:
+        self._callbacks: dict[Callable[[], None], None] = {}
+
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
+    def __iter__(self) -> Iterator[Callable[[], None]]:
+        return iter(self._callbacks)
+
+    def add(self, callback: Callable[[], None]) -> None:
+        """Called from now on; once, however often it is added."""
+        self._callbacks[callback] = None
+
+    def discard(self, callback: Callable[[], None]) -> None:
+        """Not called any more."""
+        self._callbacks.pop(callback, None)
+
+
 class Compacted(Exception):  # noqa: N818 - a fact about the version, which callers turn into their own 410
     """The version is older than what is remembered."""
 
@@ -104,7 +127,7 @@ class Collection:
         """Version the watch cache is known to have reached; lists at any version answer it."""
         self.closed = False
         """Its resource is no longer served: streams end once they have sent what there was."""
-        self.subscribers: set[Callable[[], None]] = set()
+        self.subscribers = Callbacks()
         self._history_events = history_events
         self._history_bytes = history_bytes
         self._bytes = 0
@@ -260,7 +283,7 @@ class Storage:
         self.incarnation = 0
         """Grows when the past is forgotten by `restart`; streams of an older one end."""
         self.collections: dict[str, Collection] = {}
-        self.subscribers: set[Callable[[], None]] = set()
+        self.subscribers = Callbacks()
         """Called after every write to any collection."""
         self._floor = self.revision
         """Compacted for collections as well that do not exist yet."""

@@ -216,7 +216,9 @@ async def _gateway() -> AsyncIterator[Backend]:
         routing = Routing(handle)
         following = asyncio.create_task(routing.run(), name="routing")
         stack.callback(following.cancel)
-        gateway = Gateway(QueryRouter(routing, provider.handles.__getitem__), provider.handles.__getitem__, handle)
+        gateway = Gateway(
+            QueryRouter(routing, provider.handles.__getitem__), provider.handles.__getitem__, handle
+        )
         server = await serve(gateway, "127.0.0.1", 0)
         stack.push_async_callback(server.stop)
         for shard_id in ("shard-0", "shard-1"):

@@ -52,14 +52,25 @@ DEFINITION = {
     },
 }
 EPOCH = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
-FAULTS = ("drop", "slow", "status-410", "status-429", "status-503", "cut", "truncate", "garbage", "line-410", "compact")
+FAULTS = (
+    "drop",
+    "slow",
+    "status-410",
+    "status-429",
+    "status-503",
+    "cut",
+    "truncate",
+    "garbage",
+    "line-410",
+    "compact",
+)
 REST_S = 400.0
 """More than any back-off, stalled stream or refused resource takes to be over."""
 
 
 class Metadata(msgspec.Struct):
     name: str
-    resourceVersion: str
+    version: str = msgspec.field(name="resourceVersion")
     namespace: str = ""
 
 
@@ -225,7 +236,9 @@ class InstallationSimulation:
         elif rng.random() < 0.3:
             verbs.delete(kind, namespace, name)
         else:
-            verbs.update(kind, key, lambda document: document["metadata"].update(labels={"n": str(self.writes)}))  # type: ignore[arg-type]
+            verbs.update(
+                kind, key, lambda document: document["metadata"].update(labels={"n": str(self.writes)})
+            )  # type: ignore[arg-type]
 
     async def _disturb(self, seconds: float) -> None:
         rng = self.rng
@@ -302,7 +315,7 @@ class InstallationSimulation:
                 key = key_of(metadata.namespace, metadata.name)
                 assert key not in found, f"No double: {key} came twice in a list of {resource}"
                 assert not found or key > max(found), f"{key} came out of order in a list of {resource}"
-                found[key] = int(metadata.resourceVersion)
+                found[key] = int(metadata.version)
             if not token:
                 return version, found
 

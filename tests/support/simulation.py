@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -84,16 +84,6 @@ FAULT_KINDS = (
 STREAM_FAULTS = ("cut", "truncate", "garbage", "line-410", "stall")
 EPOCH = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 VERSION = re.compile(rb'"resourceVersion":"(\d+)"')
-
-
-class Ordered(dict[Callable[[], None], None]):
-    """A set of callbacks, called in the order they came; that of a real set no seed decides."""
-
-    def add(self, callback: Callable[[], None]) -> None:
-        self[callback] = None
-
-    def discard(self, callback: Callable[[], None]) -> None:
-        self.pop(callback, None)
 
 
 class Permits:
@@ -202,14 +192,11 @@ class Simulation:
 
     def _fill(self) -> None:
         verbs = self.app.verbs
-        self.app.storage.subscribers = Ordered()  # type: ignore[assignment]
-        self.app.faults.pokes = Ordered()  # type: ignore[assignment]
         for name in NAMESPACES:
             verbs.create(verbs.served(Resource("", "v1", "namespaces")), None, {"metadata": {"name": name}})
         verbs.create(verbs.served(DEFINITIONS), None, WIDGET_DEFINITION)
         for kind in (CONFIG_MAPS, NODES, WIDGETS):
             collection = self._collection(kind)
-            collection.subscribers = Ordered()  # type: ignore[assignment]
             past = self.pasts[kind.resource] = Past()
             for stored in collection.objects.values():
                 past.happened(stored.key, stored.version, stored.uid)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from shoal.shards.model import errors
 from shoal.shards.model.partitions import (
-    HASH_END,
     EVERYTHING,
+    HASH_END,
     ExceptNamespaces,
     HashRange,
     OneNamespace,
@@ -68,17 +68,24 @@ def test_covers_of_one_resource_never_overlap_and_are_everything(carved, namespa
 
 @given(st.sets(NAMES, max_size=3), NAMES, st.uuids().map(str))
 def test_a_partition_that_cannot_hold_a_namespace_admits_none_of_it(carved, namespace, uid):
-    for cover in (*map(OneNamespace, carved), ExceptNamespaces(tuple(sorted(carved))), HashRange("namespace", 0, 1 << 63)):
+    for cover in (
+        *map(OneNamespace, carved),
+        ExceptNamespaces(tuple(sorted(carved))),
+        HashRange("namespace", 0, 1 << 63),
+    ):
         if not Partition(PODS, cover).may_hold(namespace):
             assert not cover.admits(namespace, uid)
 
 
 def test_partitions_have_readable_ids():
     assert Partition(PODS).id == "v1/pods"
-    assert Partition(Resource.parse("apps/v1/deployments"), ExceptNamespaces(("a", "b"))).id == "apps/v1/deployments[!a,b]"
+    assert (
+        Partition(Resource.parse("apps/v1/deployments"), ExceptNamespaces(("a", "b"))).id
+        == "apps/v1/deployments[!a,b]"
+    )
 
 
-@pytest.mark.parametrize("text", ["", "abc", "-1", "+1", "1.0", "١"])
+@pytest.mark.parametrize("text", ["", "abc", "-1", "+1", "1.0", "\N{ARABIC-INDIC DIGIT ONE}"])
 def test_what_is_no_version_is_refused(text):
     with pytest.raises(ValueError, match="is not a resource version"):
         parse_version(text)
@@ -102,7 +109,9 @@ def test_a_resource_has_the_paths_of_the_api():
     assert (str(deployments), deployments.qualified_name) == ("apps/v1/deployments", "deployments.apps")
 
 
-ERRORS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.ShoalError)]
+ERRORS = [
+    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, errors.ShoalError)
+]
 
 
 def made(kind):

@@ -60,11 +60,13 @@ def test_what_a_label_selector_selects(selector, selected):
         ("app in (=)", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
         (
             "app in ()",
-            "unable to parse requirement: values: Invalid value: []: for 'in', 'notin' operators, values set can't be empty",
+            "unable to parse requirement: values: Invalid value: []: "
+            "for 'in', 'notin' operators, values set can't be empty",
         ),
         (
             "app>x",
-            "unable to parse requirement: values[0]: Invalid value: \"x\": for 'Gt', 'Lt' operators, the value must be an integer",
+            'unable to parse requirement: values[0]: Invalid value: "x": '
+            "for 'Gt', 'Lt' operators, the value must be an integer",
         ),
     ],
 )
