@@ -7,9 +7,9 @@ the URL and what to do. It never retries, with one exception: after a 401 it ask
 can be renewed (an exec plug-in, a token file that was rotated). It never decodes: lines and pages are
 `api.decode`'s.
 
-Receiving a watch event of 9 KB sent as one HTTP chunk, as kube-apiserver does, costs aiohttp about 12 us of CPU with a
-read buffer of 64 KiB, its default, and 4 to 8 us with 256 KiB; a bare asyncio protocol around httptools takes 3 us. Hence
-aiohttp, 256 KiB, and chunks handed on as large as they are found in the buffer.
+Receiving a watch event of 9 KB sent as one HTTP chunk, as kube-apiserver does, costs aiohttp about 12 us of CPU
+with a read buffer of 64 KiB, its default, and 4 to 8 us with 256 KiB; a bare asyncio protocol around httptools
+takes 3 us. Hence aiohttp, 256 KiB, and chunks handed on as large as they are found in the buffer.
 """
 
 from __future__ import annotations
