@@ -13,10 +13,11 @@ from ...coordinator.handle_ray import RayCoordinatorHandle
 from ...shards.handle_ray import shard_directory
 from ...shards.logs import Level, configure_logging
 from ...shards.model.errors import SettingsError
+from ..listening import HttpServer
 from ..query.router import QueryRouter
 from ..query.routing import Routing
 from .app import Gateway
-from .server import GatewayServer, serve
+from .server import serve
 
 log = logging.getLogger("shoal.cluster.gateway.actor")
 
@@ -26,9 +27,7 @@ BIND_RETRY_S = 1.0
 class GatewayActor:
     """Serves on HOST:PORT of its node."""
 
-    def __init__(
-        self, host: str, port: int, shard_timeout_s: float, log_level: Level = "warning"
-    ) -> None:
+    def __init__(self, host: str, port: int, shard_timeout_s: float, log_level: Level = "warning") -> None:
         configure_logging(log_level)
         self._host = host
         self._port = port
@@ -36,7 +35,7 @@ class GatewayActor:
         self._routing = Routing(coordinator)
         router = QueryRouter(self._routing, shard_directory, shard_timeout_s=shard_timeout_s)
         self._gateway = Gateway(router, shard_directory, coordinator)
-        self._server: asyncio.Future[GatewayServer] = asyncio.get_running_loop().create_future()
+        self._server: asyncio.Future[HttpServer] = asyncio.get_running_loop().create_future()
         self._tasks = {
             asyncio.create_task(self._routing.run(), name="routing"),
             asyncio.create_task(self._serve(), name="serve"),

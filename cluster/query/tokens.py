@@ -27,20 +27,12 @@ from ...shards.model.errors import BadRequest, Expired
 from ...shards.model.partitions import Epoch, PartitionId
 from ...shards.model.refs import Key
 from ...shards.model.versions import Version
+from ..serving.options import CONTINUE_EXPIRED, VERSION_EXPIRED
 
 FORMAT = 1
 _CHECKSUM_BYTES = 4
 _TOKEN_CHARACTERS_MAX = 1 << 20
 """Longer than a token for ten thousand partitions; what exceeds it is not decoded at all."""
-
-CONTINUE_EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. You can start a new "
-    "list without the continue parameter, or use the continue token in this response to retrieve the "
-    "remainder of the results. Continuing with the provided token results in an inconsistent list - objects "
-    "that were created, modified, or deleted between the time the first chunk was returned and now may show "
-    "up in the list."
-)
-VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
 
 
 @dataclass(frozen=True, slots=True)

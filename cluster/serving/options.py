@@ -22,6 +22,16 @@ from ...shards.model.versions import Version
 
 EXACT = "Exact"
 NOT_OLDER_THAN = "NotOlderThan"
+CONTINUE_EXPIRED = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new "
+    "list without the continue parameter, or use the continue token in this response to retrieve the "
+    "remainder of the results. Continuing with the provided token results in an inconsistent list - objects "
+    "that were created, modified, or deleted between the time the first chunk was returned and now may show "
+    "up in the list."
+)
+"""Message of the 410 for a continue token whose state is forgotten."""
+VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
+"""Message of the 410 for an exact version that is forgotten."""
 _INT64_MAX = (1 << 63) - 1
 _UINT64_MAX = (1 << 64) - 1
 

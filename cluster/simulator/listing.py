@@ -17,22 +17,21 @@ from ...shards.model.errors import BadRequest, Expired, TooLargeVersion
 from ...shards.model.refs import namespace_range
 from ...shards.model.versions import Version
 from ..serving.documents import ListMetadata
-from ..serving.options import AnyVersion, Exact, ListOptions, MostRecent, NotOlderThan
+from ..serving.options import (
+    CONTINUE_EXPIRED,
+    VERSION_EXPIRED,
+    AnyVersion,
+    Exact,
+    ListOptions,
+    MostRecent,
+    NotOlderThan,
+)
 from .selection import Predicate, ShardSelector
 from .storage import Collection, Compacted, Storage, Stored
 
 _FORMAT: Final = "meta.k8s.io/v1"
 INCONSISTENT = -1
 """Version in a token that goes on with whatever is there."""
-
-CONTINUE_EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. You can start a new "
-    "list without the continue parameter, or use the continue token in this response to retrieve the "
-    "remainder of the results. Continuing with the provided token results in an inconsistent list - objects "
-    "that were created, modified, or deleted between the time the first chunk was returned and now may show "
-    "up in the list."
-)
-VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
 
 
 @dataclass(frozen=True, slots=True)

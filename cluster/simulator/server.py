@@ -8,25 +8,21 @@ it signed.
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import socket
 import ssl
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ...shards.model.errors import SettingsError
 from ...shards.model.resources import Resource
+from ..listening import HttpServer, bind
 from .access import Access
 from .app import ApiServerApp
 from .builtin import builtin_types
@@ -40,12 +36,6 @@ from .verbs import Verbs, Writer
 _NAME_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Of ``generateName`` suffixes: without vowels and look-alikes (``apimachinery/pkg/util/rand``)."""
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
-_STOP_S = 5.0
-"""Seconds open requests get to end when the server stops."""
-
-
-class AddressUnavailable(SettingsError):  # noqa: N818 - named like its siblings
-    """The address cannot be listened on; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +102,7 @@ class ApiServer:
         self.host = host
         self.port = port
         self._tls = tls
-        self._server: _Server | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._server: HttpServer | None = None
 
     @property
     def url(self) -> str:
@@ -144,32 +133,22 @@ class ApiServer:
             AddressUnavailable: the address is in use, not ours, or not permitted.
             SettingsError: the TLS files cannot be used.
         """
-        listening = _listen(self.host, self.port)
-        self.port = int(listening.getsockname()[1])
+        listener = bind(self.host, self.port)
+        self.port = int(listener.getsockname()[1])
         try:
-            config = self._config()
-            config.load()
+            self._server = HttpServer(self.app, listener, http=_Protocol, **self._tls_options())
         except (OSError, ssl.SSLError) as error:
-            listening.close()
+            listener.close()
             raise SettingsError(f"the TLS certificate, key or client CA cannot be used: {error}") from error
-        self._server = _Server(config)
-        self._task = asyncio.create_task(
-            self._server.serve(sockets=[listening]), name=f"apiserver {self.url}"
-        )
-        while not self._server.started:
-            if self._task.done():
-                await self._task
-                raise AddressUnavailable(f"the API server ended while starting on {self.url}")
-            await asyncio.sleep(0.001)
+        await self._server.start()
 
     async def stop(self) -> None:
         """Ends every stream and stops listening; does nothing when not running."""
-        if self._server is None or self._task is None:
+        if self._server is None:
             return
         self.app.close()
-        self._server.should_exit = True
-        await self._task
-        self._server = self._task = None
+        server, self._server = self._server, None
+        await server.stop()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -180,31 +159,16 @@ class ApiServer:
     ) -> None:
         await self.stop()
 
-    def _config(self) -> uvicorn.Config:
+    def _tls_options(self) -> dict[str, Any]:
         tls = self._tls
-        return uvicorn.Config(
-            self.app,
-            http=_Protocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=int(_STOP_S),
-            ssl_certfile=str(tls.certificate) if tls else None,
-            ssl_keyfile=str(tls.key) if tls else None,
-            ssl_ca_certs=str(tls.client_ca) if tls and tls.client_ca else None,
-            ssl_cert_reqs=ssl.CERT_REQUIRED if tls and tls.client_ca else ssl.CERT_NONE,
-        )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn inside somebody else's process: signals are the owner's business."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+        if tls is None:
+            return {}
+        return {
+            "ssl_certfile": str(tls.certificate),
+            "ssl_keyfile": str(tls.key),
+            "ssl_ca_certs": str(tls.client_ca) if tls.client_ca else None,
+            "ssl_cert_reqs": ssl.CERT_REQUIRED if tls.client_ca else ssl.CERT_NONE,
+        }
 
 
 class _Protocol(HttpToolsProtocol):
@@ -222,24 +186,3 @@ class _Protocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self.transport.abort()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((host, port))
-        listening.listen(2048)
-        listening.setblocking(False)  # noqa: FBT003 - the standard library's signature
-    except OSError as error:
-        listening.close()
-        match error.errno:
-            case errno.EADDRINUSE:
-                why = "another process listens there; choose another port, or 0 for a free one"
-            case errno.EACCES:
-                why = "not permitted; ports below 1024 need privileges"
-            case _:
-                why = error.strerror or str(error)
-        raise AddressUnavailable(f"cannot listen on {host}:{port}: {why}") from error
-    return listening

@@ -39,7 +39,7 @@ def test_only_loopback_is_listened_on(host):
 def test_a_port_in_use_is_an_error_that_names_it():
     with bind("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(SettingsError, match=f"port {port} on 127.0.0.1 is in use"):
+        with pytest.raises(SettingsError, match=f"127.0.0.1:{port}: port {port} is in use"):
             bind("127.0.0.1", port)
 
 

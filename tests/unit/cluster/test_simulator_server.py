@@ -13,10 +13,11 @@ import aiohttp
 import pytest
 from support.apiserver import Caller, in_virtual_time, virtual_apiserver
 
+from shoal.cluster.listening import AddressUnavailable
 from shoal.cluster.simulator.faults import Fault
 from shoal.cluster.simulator.filling import DirectWrites, fill
 from shoal.cluster.simulator.population import population
-from shoal.cluster.simulator.server import AddressUnavailable, ApiServer, Tls
+from shoal.cluster.simulator.server import ApiServer, Tls
 from shoal.cluster.simulator.settings import Rule, SimulatorSettings, User
 from shoal.shards.model.errors import AlreadyExists, NotFound, SettingsError
 from shoal.shards.model.resources import Resource
@@ -40,7 +41,9 @@ async def test_it_serves_and_stops_with_streams_open() -> None:
 
 async def test_a_port_in_use_is_named() -> None:
     async with ApiServer() as server:
-        with pytest.raises(AddressUnavailable, match=rf"127\.0\.0\.1:{server.port}: another process listens"):
+        with pytest.raises(
+            AddressUnavailable, match=rf"127\.0\.0\.1:{server.port}: port {server.port} is in use"
+        ):
             await ApiServer(port=server.port).start()
 
 

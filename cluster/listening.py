@@ -1,0 +1,136 @@
+"""An ASGI application on a socket: uvicorn with httptools, on an event loop that is already there.
+
+Used by the gateway and by the embedded API server. It binds before it starts, so that a port in use is an error that
+says so; it takes no signals, because it may run in the loop thread of a Ray actor or inside somebody else's
+program. What may be listened on is its owners' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import uvicorn
+
+from ..shards.model.errors import SettingsError
+
+BACKLOG = 2048
+START_TIMEOUT_S = 10.0
+STOP_GRACE_S = 5
+"""Seconds answers under way may take to finish once the server is stopped."""
+KEEP_ALIVE_S = 75
+"""Seconds an idle connection stays open: kubectl and client-go keep theirs for 90."""
+
+
+class AddressUnavailable(SettingsError):  # noqa: N818 - named like its siblings
+    """The address cannot be listened on; the message says which and why."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one.
+
+    Raises:
+        AddressUnavailable: the address is in use, not ours, or not permitted.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        match error.errno:
+            case errno.EADDRINUSE:
+                why = (
+                    f"port {port} is in use: stop what listens there, or choose another port (0: a free one)"
+                )
+            case errno.EACCES:
+                why = "not permitted; ports below 1024 need privileges"
+            case _:
+                why = error.strerror or str(error)
+        raise AddressUnavailable(f"cannot listen on {host}:{port}: {why}") from error
+    listener.setblocking(False)  # noqa: FBT003 - the standard library's signature
+    return listener
+
+
+class _QuietServer(uvicorn.Server):
+    """uvicorn without its signal handlers."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Takes none: the process belongs to somebody else."""
+        yield
+
+
+class HttpServer:
+    """Serves one application on one socket. `options` are uvicorn's, for what its owner needs besides."""
+
+    def __init__(self, app: Callable[..., Any], listener: socket.socket, **options: Any) -> None:
+        settings: dict[str, Any] = {
+            "http": "httptools",
+            "loop": "none",
+            "ws": "none",
+            "lifespan": "off",
+            "interface": "asgi3",
+            "log_config": None,
+            "access_log": False,
+            "server_header": False,
+            "proxy_headers": False,
+            "backlog": BACKLOG,
+            "timeout_keep_alive": KEEP_ALIVE_S,
+            "timeout_graceful_shutdown": STOP_GRACE_S,
+        }
+        config = uvicorn.Config(app, **(settings | options))
+        config.load()
+        self._listener = listener
+        # Asked now: uvicorn closes the socket, and who stopped a server may still want to name it.
+        self._address: tuple[str, int] = listener.getsockname()[:2]
+        self._scheme = "https" if config.is_ssl else "http"
+        self._server = _QuietServer(config)
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def host(self) -> str:
+        """The address it listens on."""
+        return self._address[0]
+
+    @property
+    def port(self) -> int:
+        """The port it listens on."""
+        return self._address[1]
+
+    @property
+    def url(self) -> str:
+        """What clients dial."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self._scheme}://{host}:{self.port}"
+
+    async def start(self) -> None:
+        """Returns once connections are accepted.
+
+        Raises:
+            AddressUnavailable: the server ended instead.
+        """
+        task = asyncio.get_running_loop().create_task(
+            self._server.serve(sockets=[self._listener]), name=f"server {self.url}"
+        )
+        self._task = task
+        async with asyncio.timeout(START_TIMEOUT_S):
+            # uvicorn sets a flag and tells nobody; it takes a few turns of the loop.
+            while not self._server.started:
+                if task.done():
+                    await task
+                    raise AddressUnavailable(f"the server on {self.url} ended while it started")
+                await asyncio.sleep(0.002)
+
+    async def stop(self) -> None:
+        """Stops accepting, lets answers under way finish for some seconds, and ends. Safe to repeat."""
+        self._server.should_exit = True
+        if self._task is not None:
+            await asyncio.wait([self._task])
+        self._listener.close()
