@@ -46,7 +46,9 @@ async def answered(call: Awaitable[T], whom: str) -> T:
             raise error.cause from None
         raise Broken(f"{whom} failed: {error.cause!r}") from error
     except ray.exceptions.ActorDiedError as error:
-        raise NotReady(f"{whom} has ended and is not restarted: {_last_line(error)}", retry_after_s=1) from error
+        raise NotReady(
+            f"{whom} has ended and is not restarted: {_last_line(error)}", retry_after_s=1
+        ) from error
     except (ray.exceptions.RayActorError, ray.exceptions.ObjectLostError) as error:
         raise NotReady(f"{whom} does not answer: it is being restarted", retry_after_s=1) from error
 

@@ -19,15 +19,16 @@ _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "task
 class KeyValueFormatter(logging.Formatter):
     """``2026-01-31T12:00:00.123 WARNING shoal.coordinator discovery failed again_in_s=4 error="no route"``."""
 
-    default_time_format = "%Y-%m-%dT%H:%M:%S"
-    default_msec_format = "%s.%03d"
-
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+        self.default_time_format, self.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03d"
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
         """The line without a traceback."""
-        extra = sorted((key, value) for key, value in vars(record).items() if key not in _OWN)
+        # Ray marks records with keys of its own that begin with an underscore.
+        extra = sorted(
+            (key, value) for key, value in vars(record).items() if key not in _OWN and key[0] != "_"
+        )
         return " ".join((super().formatMessage(record), *(f"{key}={_quoted(value)}" for key, value in extra)))
 
 

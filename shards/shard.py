@@ -17,8 +17,8 @@ import logging
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import msgspec
 import psutil
@@ -46,6 +46,12 @@ from .watch.reflector import Reflector
 log = logging.getLogger("shoal.shards.shard")
 
 
+FAILED_RETRY_S = 10.0
+"""Before a reflector that failed in a way nobody foresaw is replaced. Slow: it may well fail again."""
+EXPIRY_S = 30.0
+"""How often history is aged in partitions where nothing arrives."""
+
+
 @dataclass(slots=True)
 class _Followed:
     """One adopted partition."""
@@ -53,7 +59,23 @@ class _Followed:
     assignment: Assignment
     store: PartitionStore
     reflector: Reflector
-    task: asyncio.Task[None]
+    task: asyncio.Task[None] | None = None
+    failure: str = ""
+    """Why there is no reflector just now; what is held is served meanwhile, and grows old."""
+    failures: int = 0
+    earlier: dict[str, Counter[str]] = field(
+        default_factory=lambda: {name: Counter() for name in ("lists", "watch_restarts", "errors")}
+    )
+    """Counters of the reflectors before this one."""
+
+    @property
+    def running(self) -> bool:
+        """Whether it is followed, or will be again."""
+        return self.task is not None and not self.task.done()
+
+    def counted(self, name: str, now: Mapping[str, int]) -> dict[str, int]:
+        """A counter over all reflectors of the partition."""
+        return dict(self.earlier[name] + Counter(now))
 
 
 class Shard:
@@ -81,6 +103,7 @@ class Shard:
         self._epoch = Epoch(0)
         self._followed: dict[PartitionId, _Followed] = {}
         self._codecs: dict[str, BodyCodec] = {}
+        self._ageing: asyncio.Task[None] | None = None
         self._waiters: dict[PartitionId, list[tuple[Version, asyncio.Future[None]]]] = {}
         self._queries: Counter[str] = Counter()
         self._query_seconds: defaultdict[str, float] = defaultdict(float)
@@ -97,7 +120,7 @@ class Shard:
         for assignment in assignments:
             partition = assignment.partition.id
             held = self._followed.get(partition)
-            if held is not None and held.assignment == assignment and not held.task.done():
+            if held is not None and held.assignment == assignment and held.running:
                 continue
             if held is not None:
                 await self._stop(partition)
@@ -113,6 +136,10 @@ class Shard:
     async def stop(self) -> None:
         """Stops everything and closes the connection to the API server."""
         await asyncio.gather(*(self._stop(partition) for partition in list(self._followed)))
+        if self._ageing is not None:
+            self._ageing.cancel()
+            await asyncio.wait([self._ageing])
+            self._ageing = None
         await self._connection.aclose()
 
     def _follow(self, assignment: Assignment) -> None:
@@ -121,12 +148,6 @@ class Shard:
         codec = self._codecs.get(str(partition.resource))
         if codec is None:
             codec = self._codecs[str(partition.resource)] = BodyCodec(self._settings.store)
-        decoder = Decoder(
-            assignment.resource_type,
-            keep_managed_fields=self._settings.store.keep_managed_fields,
-            redact=assignment.redact,
-            line_bytes_max=self._settings.watch.line_bytes_max,
-        )
         store = PartitionStore(
             partition,
             assignment.resource_type,
@@ -135,29 +156,66 @@ class Shard:
             codec=codec,
         )
         store.subscribe(functools.partial(self._wake, partition.id, store))
-        reflector = Reflector(
-            partition=partition,
+        held = _Followed(assignment, store, self._reflector(assignment, store))
+        held.task = loop.create_task(self._keep_following(held), name=f"reflector {partition.id}")
+        self._followed[partition.id] = held
+        if self._ageing is None:
+            self._ageing = loop.create_task(self._age(), name=f"{self.shard_id} history")
+
+    def _reflector(self, assignment: Assignment, store: PartitionStore) -> Reflector:
+        return Reflector(
+            partition=assignment.partition,
             resource_type=assignment.resource_type,
             connection=self._connection,
             store=store,
-            decoder=decoder,
+            decoder=Decoder(
+                assignment.resource_type,
+                keep_managed_fields=self._settings.store.keep_managed_fields,
+                redact=assignment.redact,
+                line_bytes_max=self._settings.watch.line_bytes_max,
+            ),
             permits=self._permits,
             settings=self._settings.watch,
             rng=random.Random(self._rng.getrandbits(64)),
         )
-        task = loop.create_task(reflector.run(), name=f"reflector {partition.id}")
-        task.add_done_callback(functools.partial(self._ended, partition.id))
-        self._followed[partition.id] = _Followed(assignment, store, reflector, task)
 
-    def _ended(self, partition: PartitionId, task: asyncio.Task[None]) -> None:
-        # A reflector ends by itself only when its resource has vanished; anything else is a bug, and must be seen.
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("reflector failed", extra={"partition": partition}, exc_info=error)
+    async def _keep_following(self, held: _Followed) -> None:
+        """Runs the partition's reflector until its resource is gone.
+
+        Everything that can go wrong outside has its place in the reflector's machine. A failure that has none is a
+        bug; it must neither stay unseen nor stop the partition for good, so it shows in the state, is counted, and a
+        new reflector goes on where the store stands.
+        """
+        while True:
+            try:
+                await held.reflector.run()
+            except Exception as error:
+                partition = held.assignment.partition.id
+                log.exception("reflector failed", extra={"partition": partition})
+                held.failures += 1
+                held.failure = f"{type(error).__name__}: {error}; starts again in {FAILED_RETRY_S:.0f} s"
+            else:
+                return
+            held.store.abandon()
+            await asyncio.sleep(FAILED_RETRY_S)
+            status = held.reflector.status
+            for name, counter in held.earlier.items():
+                counter.update(getattr(status, name))
+            held.reflector = self._reflector(held.assignment, held.store)
+            held.failure = ""
+
+    async def _age(self) -> None:
+        while True:
+            await asyncio.sleep(EXPIRY_S)
+            for held in list(self._followed.values()):
+                held.store.expire()
+                await asyncio.sleep(0)
 
     async def _stop(self, partition: PartitionId) -> None:
         held = self._followed.pop(partition)
-        held.task.cancel()
-        await asyncio.wait([held.task])
+        if held.task is not None:
+            held.task.cancel()
+            await asyncio.wait([held.task])
         for _, waiter in self._waiters.pop(partition, []):
             if not waiter.done():
                 waiter.set_exception(NotServed(partition, self._epoch))
@@ -256,8 +314,8 @@ class Shard:
         return PartitionStatistics(
             partition=held.assignment.partition.id,
             epoch=self._epoch,
-            state=status.state,
-            message=status.message,
+            state="failed" if held.failure else status.state,
+            message=held.failure or status.message,
             objects=len(store),
             body_bytes=store.body_bytes,
             history_events=held_events.events,
@@ -266,9 +324,9 @@ class Shard:
             frontier=store.frontier,
             frontier_age_s=store.frontier_age_s,
             events=dict(store.events),
-            lists=dict(status.lists),
-            watch_restarts=dict(status.watch_restarts),
-            errors=dict(status.errors),
+            lists=held.counted("lists", status.lists),
+            watch_restarts=held.counted("watch_restarts", status.watch_restarts),
+            errors=held.counted("errors", status.errors) | ({"failed": held.failures} if held.failures else {}),
             dropped=store.dropped,
             backlog=status.backlog,
             audit=store.audit,

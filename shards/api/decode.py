@@ -27,6 +27,7 @@ their defaults come from `model.fields`. See `api.scan` for the structs.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -37,7 +38,7 @@ from ..model.observations import Bookmark, ErrorLine, GarbageLine, Item, ListPag
 from ..model.refs import Key
 from ..model.resources import ResourceType
 from ..model.versions import Version, parse_version
-from .scan import ABSENT, IDENTITY, MARK, MARKED, FieldScan, cut_managed_fields
+from .scan import ABSENT, IDENTITY, MARK, MARKED, FieldScan, at_any_depth, cut_managed_fields
 
 _EXCERPT_BYTES: Final = 200
 _WITHHELD: Final = "(withheld)"
@@ -47,6 +48,8 @@ _SECRET_MEMBERS: Final = ("data", "stringData")
 _EMPTY: Final = (b"null", b"{}")
 _LINE_END: Final = b"\n"
 _CLOSE: Final = ord("}")
+_VERSION_DIGITS_MAX: Final = 20
+"""Of 64 bits. Longer ones are left to the slow path, which refuses what is no version."""
 _BROKEN_JSON: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """All that msgspec raises for bytes that are not JSON, not UTF-8, nested too deeply or of the wrong shape."""
 
@@ -204,21 +207,24 @@ class Decoder:
     def _any_line(self, line: bytes) -> Item:
         """A line in any layout, and all that are not about an object."""
         try:
-            event = _decode_line(line)
-            raw = bytes(event.object)
-            match event.type:
-                case "ADDED" | "MODIFIED":
-                    return self._rebuild(raw, deleted=False)
-                case "DELETED":
-                    return self._rebuild(raw, deleted=True)
-                case "BOOKMARK":
-                    return _bookmark(raw)
-                case "ERROR":
-                    return _error_line(raw)
-                case other:
-                    return self._garbage(line, f"unknown event type {other[:40]!r}")
+            return at_any_depth(self._event, line)
         except (*_BROKEN_JSON, ValueError) as error:
             return self._garbage(line, str(error) or type(error).__name__)
+
+    def _event(self, line: bytes) -> Item:
+        event = _decode_line(line)
+        raw = bytes(event.object)
+        match event.type:
+            case "ADDED" | "MODIFIED":
+                return self._rebuild(raw, deleted=False)
+            case "DELETED":
+                return self._rebuild(raw, deleted=True)
+            case "BOOKMARK":
+                return _bookmark(raw)
+            case "ERROR":
+                return _error_line(raw)
+            case other:
+                return self._garbage(line, f"unknown event type {other[:40]!r}")
 
     def _too_long(self, beginning: bytes) -> GarbageLine:
         return self._garbage(beginning, f"line is longer than {self._line_bytes_max} bytes")
@@ -232,26 +238,35 @@ class Decoder:
 
     # -- pages -----------------------------------------------------------------------------------------------
 
-    def page(self, body: bytes) -> ListPage:
-        """Decodes the body of a LIST response.
+    def page(self, body: bytes | bytearray) -> ListPage:
+        """Decodes the body of a LIST response. Its observations are an iterator: they are made one by one, so that a
+        list that comes in one piece is never held a second time. `body` must not change meanwhile.
 
         Raises:
-            Garbage: the body is not a list, or an item has no name, uid or version. Nothing of the page is
-            used then.
+            Garbage: the body is not a list; the iterator as well, where an item has no name, uid or version.
         """
         try:
-            page = _decode_list(body)
+            page = at_any_depth(_decode_list, body)
             version = parse_version(page.metadata.resource_version)
-            observations = [self._item(bytes(raw)) for raw in page.items or ()]
         except (*_BROKEN_JSON, ValueError) as error:
-            raise Garbage(f"not a list of objects: {error}: {self._excerpt(body)!r}") from error
+            raise self._no_list(body, error) from error
         shard_info = page.metadata.shard_info
         return ListPage(
-            observations=observations,
+            observations=self._items(body, page.items or []),
             version=version,
             continue_token=page.metadata.continue_token,
             shard_selector=shard_info.selector if shard_info else "",
         )
+
+    def _items(self, body: bytes | bytearray, items: list[Raw]) -> Iterator[Observation]:
+        try:
+            for raw in items:
+                yield self._item(bytes(raw))
+        except (*_BROKEN_JSON, ValueError) as error:
+            raise self._no_list(body, error) from error
+
+    def _no_list(self, body: bytes | bytearray, error: Exception) -> Garbage:
+        return Garbage(f"not a list of objects: {error}: {self._excerpt(bytes(body[:_EXCERPT_BYTES]))!r}")
 
     def _item(self, raw: bytes) -> Observation:
         found = None
@@ -260,7 +275,10 @@ class Decoder:
         elif not self._custom and raw.startswith(b'{"metadata":{'):
             # Items of built-in kinds come without kind and apiVersion.
             found = self._observe(raw, 0, len(raw), self._head, deleted=False)
-        return found or self._rebuild(raw, deleted=False)
+        return found or at_any_depth(self._rebuild_item, raw)
+
+    def _rebuild_item(self, raw: bytes) -> Observation:
+        return self._rebuild(raw, deleted=False)
 
     # -- one object ------------------------------------------------------------------------------------------
 
@@ -290,6 +308,8 @@ class Decoder:
             return None
         name, namespace, uid, version, raw_labels, managed = found[:IDENTITY]
         if managed != expected or not (name and uid and version.isdecimal() and version.isascii()):
+            return None
+        if len(version) > _VERSION_DIGITS_MAX:
             return None
         labels = bytes(raw_labels)
         return Observation(

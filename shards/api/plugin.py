@@ -43,7 +43,7 @@ class PluginCredentials:
     @property
     def expired(self) -> bool:
         """Too old to be used for another request."""
-        return self.expires is not None and datetime.now(UTC) >= self.expires - EXPIRY_MARGIN
+        return self.expires is not None and datetime.now(UTC) + EXPIRY_MARGIN >= self.expires
 
 
 class _Status(msgspec.Struct):
@@ -79,7 +79,10 @@ async def run_plugin(
         command = str(Path(folder, command))
     arguments = [str(argument) for argument in section.get("args") or ()]
     environment = dict(os.environ)
-    environment.update({str(pair["name"]): str(pair["value"]) for pair in section.get("env") or ()})
+    for number, pair in enumerate(section.get("env") or ()):
+        if not isinstance(pair, dict) or not pair.get("name") or pair.get("value") is None:
+            raise KubeconfigError(f"{where}: env[{number}] of the exec plug-in needs a name and a value")
+        environment[str(pair["name"])] = str(pair["value"])
     spec: dict[str, Any] = {"interactive": False}
     if section.get("provideClusterInfo"):
         spec["cluster"] = dict(cluster)
@@ -137,4 +140,6 @@ def _credentials(output: bytes, api_version: str, what: str) -> PluginCredential
     expires = status.expires
     if expires is not None and expires.tzinfo is None:
         expires = expires.replace(tzinfo=UTC)
+    if expires is not None and expires.year == 1:
+        expires = None  # Go's zero time, which plug-ins print for "never": client-go takes it so
     return PluginCredentials(status.token, status.certificate, status.key, expires)

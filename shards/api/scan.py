@@ -9,9 +9,10 @@ value of another type fails the scan, and the decoder then takes its slow path, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 from msgspec import Raw
@@ -25,6 +26,12 @@ MARKED: Final = 170_141_183
 MARK: Final = b',"managedFields":170141183'
 """Stands where managedFields was cut out, so that the scan proves which member it was. Any number but this
 one fails the scan, and API servers send lists."""
+
+DEPTH_MAX: Final = 12_000
+"""Recursion limit for objects nested too deeply for the usual one; kube-apiserver takes 10 000 levels."""
+
+A = TypeVar("A")
+R = TypeVar("R")
 
 IDENTITY: Final = 6
 """So many values of `FieldScan.read` come before the fields."""
@@ -184,3 +191,21 @@ def _struct(name: str, tree: _Tree, names: _Names, constants: Mapping[str, Any])
         gc=False,
         rename={names.of(original): original for original in tree},
     )
+
+
+def at_any_depth(decode: Callable[[A], R], argument: A) -> R:
+    """What `decode` makes of `argument`, however deeply it is nested.
+
+    kube-apiserver takes objects nested up to 10 000 levels (``json: exceeded max depth``); msgspec stops at Python's
+    recursion limit, usually 1 000. One such object must not keep its whole resource from being followed. From
+    Python 3.12 on msgspec has a limit of its own that is high enough.
+    """
+    try:
+        return decode(argument)
+    except RecursionError:
+        usual = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(usual, DEPTH_MAX))
+        try:
+            return decode(argument)
+        finally:
+            sys.setrecursionlimit(usual)

@@ -5,7 +5,7 @@ The hot path makes exactly one `Observation` for each line of a watch; nothing h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -61,7 +61,8 @@ Item: TypeAlias = Observation | Bookmark | ErrorLine | GarbageLine
 class ListPage(NamedTuple):
     """One page of a LIST."""
 
-    observations: list[Observation]
+    observations: Iterator[Observation]
+    """Made one by one while they are taken; raises Garbage where an item is no object."""
     version: Version
     continue_token: str
     """Empty on the last page."""

@@ -75,7 +75,8 @@ class PartitionStatistics(msgspec.Struct, kw_only=True):
     partition: PartitionId
     epoch: Epoch = Epoch(0)
     state: str = "pending"
-    """``pending`` (no complete list yet), ``synced``, ``refused`` (401, 403), ``gone`` (the resource vanished)."""
+    """``pending`` (no complete list yet), ``synced``, ``refused`` (401, 403), ``gone`` (the resource vanished),
+    ``failed`` (following it failed in a way nobody foresaw, and will be tried again)."""
     message: str = ""
     """For people: what it waits for, or why it is refused."""
     objects: int = 0

@@ -242,6 +242,10 @@ class PartitionStore:
         if self.synced:
             self._prove(version, self._clock())
 
+    def expire(self) -> None:
+        """Lets go of history that is older than the window: of use where nothing arrives that would."""
+        self._history.evict(self._clock())
+
     def subscribe(self, callback: Callable[[], object]) -> None:
         """Has `callback` called whenever the frontier was proved anew, after the change is readable."""
         self._subscribers = (*self._subscribers, callback)

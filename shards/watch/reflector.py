@@ -17,6 +17,7 @@ import random
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import assert_never
 
 from ..api.client import BODY_BYTES_MAX, ERROR_BODY_BYTES_MAX, ApiConnection, ApiResponse
@@ -234,27 +235,29 @@ class Reflector:
             return _failed(error, request)
         if isinstance(answer, Declined):
             return answer
-        for begin in range(0, len(answer.observations), PAGE_PIECE_OBJECTS):
-            for observation in answer.observations[begin : begin + PAGE_PIECE_OBJECTS]:
-                self._store.put(observation)
-            await asyncio.sleep(0)
+        try:
+            while piece := tuple(islice(answer.observations, PAGE_PIECE_OBJECTS)):
+                for observation in piece:
+                    self._store.put(observation)
+                await asyncio.sleep(0)
+        except Garbage as error:
+            return _failed(error, request)
         ignored = isinstance(self._partition.cover, HashRange) and not answer.shard_selector
         return PageApplied(answer.version, answer.continue_token, ignored)
 
     async def _fetch_page(self, request: ApiRequest) -> ListPage | Declined:
         silence_s = self._settings.list_silence_s
-        parts: list[bytes] = []
-        size = 0
+        # One growing buffer: the parts of a list in one piece and their sum would be two copies of it.
+        body = bytearray()
         async with asyncio.timeout(silence_s) as limit, self._connection.open(request) as response:
             if response.status != 200:
                 return await _declined(response)
             async for chunk in response.chunks():
                 limit.reschedule(_now() + silence_s)
-                parts.append(chunk)
-                size += len(chunk)
-                if size > BODY_BYTES_MAX:
+                body += chunk
+                if len(body) > BODY_BYTES_MAX:
                     raise Garbage(f"the list is longer than {BODY_BYTES_MAX} bytes")
-        return self._decoder.page(b"".join(parts))
+        return self._decoder.page(body)
 
     async def _open(self, request: ApiRequest, timeout_s: int, head_s: float | None) -> Event:
         deadline = _now() + timeout_s + self._settings.grace_s
@@ -299,7 +302,8 @@ class Reflector:
         stream = self._stream
         assert stream is not None
         apply, advance = self._store.apply, self._store.advance
-        version, delivered = UNKNOWN, False
+        # Only what moves the frontier counts: a stream that repeats the past and ends must not be reopened at once.
+        version, delivered = self._store.frontier, False
         try:
             async with asyncio.timeout_at(stream.deadline):
                 while (items := await stream.next_items()) is not None:
@@ -310,7 +314,8 @@ class Reflector:
                             advance(item.version)
                         else:
                             return _control(item, version, delivered=delivered)
-                        version, delivered = item.version, True
+                        if item.version > version:
+                            version, delivered = item.version, True
         except _FAILURES as error:
             return _ended(error, stream, version, delivered=delivered)
         return _completed(stream, version, delivered=delivered)

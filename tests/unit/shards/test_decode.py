@@ -24,7 +24,7 @@ from support.observed import (
 
 from shoal.shards.api.decode import Decoder
 from shoal.shards.model.fields import SELECTABLE_FIELDS, field_value
-from shoal.shards.model.observations import Bookmark, ErrorLine, Observation
+from shoal.shards.model.observations import Bookmark, ErrorLine, GarbageLine, Observation
 from shoal.shards.model.resources import Resource, ResourceType
 
 
@@ -126,11 +126,12 @@ def test_recorded_lists(name: str) -> None:
     assert page.version == int(document["metadata"]["resourceVersion"])
     assert page.continue_token == document["metadata"].get("continue", "")
     assert page.shard_selector == document["metadata"].get("shardInfo", {}).get("selector", "")
-    assert [json.loads(found.body) for found in page.observations] == [
+    found_all = list(page.observations)
+    assert [json.loads(found.body) for found in found_all] == [
         {"kind": "ConfigMap", "apiVersion": "v1"} | without_managed_fields(item) for item in document["items"]
     ]
     assert all(
-        found.body.startswith(b'{"kind":"ConfigMap","apiVersion":"v1",') for found in page.observations
+        found.body.startswith(b'{"kind":"ConfigMap","apiVersion":"v1",') for found in found_all
     )
 
 
@@ -283,3 +284,24 @@ def test_custom_fields_of_any_scalar_type_take_the_fast_path(value: object, text
     document = {"apiVersion": "example.com/v1", "kind": "Widget"} | {"metadata": POD["metadata"]}
     found = only(Decoder(WIDGETS), line(document | {"spec": {"size": value}}))
     assert found.fields == (text, "")
+
+
+@pytest.mark.parametrize("depth", [1_500, 9_000])
+def test_an_object_nested_as_deeply_as_the_server_takes_them_is_followed(depth: int) -> None:
+    """It used to be garbage, and kept its whole resource from ever being synced."""
+    nested = b'{"a":' * depth + b"1" + b"}" * depth
+    item = (
+        b'{"apiVersion":"example.com/v1","kind":"Widget","metadata":{"name":"deep","namespace":"a",'
+        b'"resourceVersion":"7","uid":"u"},"spec":' + nested + b"}"
+    )
+    assert only(Decoder(WIDGETS), b'{"type":"ADDED","object":' + item + b"}\n").body == item
+    page = b'{"apiVersion":"example.com/v1","items":[' + item + b'],"metadata":{"resourceVersion":"9"}}'
+    (found,) = Decoder(WIDGETS).page(page).observations
+    assert (found.key, found.body) == ("a/deep", item)
+
+
+def test_a_version_of_thousands_of_digits_is_garbage_and_nothing_worse() -> None:
+    """Python refuses to make a number of so many digits; that used to end the reflector."""
+    text = compact(changed(POD, resourceVersion="9" * 5_000))
+    (found,) = Decoder(PODS).lines(b'{"type":"MODIFIED","object":' + text + b"}\n")
+    assert isinstance(found, GarbageLine)

@@ -71,11 +71,11 @@ def test_a_garbage_line_is_an_item_and_the_next_line_is_read(text: bytes) -> Non
 )
 def test_a_body_that_is_no_list_is_garbage(body: bytes) -> None:
     with pytest.raises(Garbage, match="not a list of objects"):
-        Decoder(PODS).page(body)
+        list(Decoder(PODS).page(body).observations)
 
 
 def test_a_list_without_items() -> None:
-    assert Decoder(PODS).page(b'{"metadata":{"resourceVersion":"5"},"items":null}').observations == []
+    assert list(Decoder(PODS).page(b'{"metadata":{"resourceVersion":"5"},"items":null}').observations) == []
 
 
 # -- the stream ----------------------------------------------------------------------------------------------

@@ -401,6 +401,19 @@ def test_very_short_watches_are_not_opened_in_a_hot_loop():
     assert followed.connection.times == [0.0, 0.0, 0.8, 2.4, 5.6, 12.0, 24.8]
 
 
+@pytest.mark.parametrize("again", [bookmark(1), line("MODIFIED", A1)], ids=["a bookmark", "an old event"])
+def test_watches_that_end_at_once_and_bring_only_what_is_known_are_no_hot_loop(again):
+    """One line used to be enough for the next watch to be opened without any wait."""
+    followed = watched(then=[Answer([again]) for _ in range(4)], until=26.0)
+    assert followed.connection.times == [0.0, 0.0, 0.8, 2.4, 5.6, 12.0, 24.8]
+
+
+def test_watches_that_end_at_once_and_bring_news_go_on_at_once():
+    followed = watched(then=[Answer([line("MODIFIED", A2)]), Answer([line("MODIFIED", A3)])], until=26.0)
+    assert followed.held == {"a": 3}
+    assert followed.connection.times[2:4] == [0.8, 0.8]
+
+
 @pytest.mark.parametrize(("code", "seconds"), [(429, 7), (503, 3)])
 def test_retry_after_is_honoured(code, seconds):
     busy = declined(code, "later", retry_after=str(seconds))
