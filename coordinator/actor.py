@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 from ..shards.api.kubeconfig import Access
 from ..shards.handle import ShardProvider
@@ -20,6 +21,10 @@ from .permits import LeaseId
 from .routes import RouteTable
 from .settings import CoordinatorSettings
 from .status import CoordinatorStatus
+
+EPOCH_ORIGIN_S = 1_767_225_600
+"""2026-01-01. Epochs begin with the seconds since then: a coordinator that finds nobody to tell it the last one used
+(all shards died with its predecessor) is above it all the same, unless routes changed more than once a second."""
 
 
 class CoordinatorActor:
@@ -52,6 +57,7 @@ class CoordinatorActor:
             provider=self._provider,
             shard_count=self._shard_count,
             settings=self._settings,
+            used_epoch=Epoch(int(time.time()) - EPOCH_ORIGIN_S),
         )
         await coordinator.start()
         self._coordinator = coordinator

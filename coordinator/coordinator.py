@@ -45,8 +45,13 @@ class Coordinator:
         settings: CoordinatorSettings,
         shard_count: int,
         incarnation: str = "",
+        used_epoch: Epoch = Epoch(0),
     ) -> None:
-        """`incarnation` tells this coordinator from its predecessor; made up if empty."""
+        """`incarnation` tells this coordinator from its predecessor; made up if empty.
+
+        `used_epoch`: every epoch up to this one may have been used by a predecessor. Shards and routers usually tell,
+        but all shards may have died with it, and routers that hold an equal epoch do not show it.
+        """
         if shard_count < 1:
             raise ValueError(f"at least one shard is needed, not {shard_count}")
         self.permits = PermitDesk(settings.permits, prefix=incarnation or uuid.uuid4().hex[:8])
@@ -67,14 +72,13 @@ class Coordinator:
         self._table = RouteTable()
         self._decision = Decision()
         self._plan: tuple[str, ...] = ()
-        self._routers_epoch = Epoch(0)
+        self._routers_epoch = used_epoch
         self._errors: Counter[str] = Counter()
         self._published = asyncio.Event()
         self._look_now = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
 
-    # -- lifecycle
-    # --------------------------------------------------------------------------------------------
+    # -- lifecycle -----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Starts both loops and returns at once."""
@@ -107,8 +111,7 @@ class Coordinator:
         self._look_now.set()
         self._changed.set()
 
-    # -- for routers and people
-    # -------------------------------------------------------------------------------
+    # -- for routers and people ----------------------------------------------------------------------------------
 
     async def routes(self, after: Epoch, timeout_s: float) -> RouteTable:
         """The newest table, as soon as its epoch is greater than `after`; after `timeout_s` whatever there
@@ -141,8 +144,7 @@ class Coordinator:
             errors=dict(self._errors),
         )
 
-    # -- discovery
-    # --------------------------------------------------------------------------------------------
+    # -- discovery -----------------------------------------------------------------------------------------------
 
     async def _follow_discovery(self) -> None:
         settings = self._settings.discovery
@@ -191,8 +193,7 @@ class Coordinator:
         self._partitioning = partition_resources(catalogue.followed, follow.carve)
         self._changed.set()
 
-    # -- passes
-    # -----------------------------------------------------------------------------------------------
+    # -- passes --------------------------------------------------------------------------------------------------
 
     async def _make_passes(self) -> None:
         while True:

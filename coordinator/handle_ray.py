@@ -82,7 +82,5 @@ def start_coordinator(
         max_concurrency=10_000,  # every shard may wait for permits, every gateway for routes
         num_cpus=cpus,
         enable_task_events=False,
-    ).remote(
-        access, provider, shard_count=shard_count, api=api, settings=settings, log_level=log_level
-    )
+    ).remote(access, provider, shard_count=shard_count, api=api, settings=settings, log_level=log_level)
     return RayCoordinatorHandle()

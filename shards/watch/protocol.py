@@ -18,8 +18,8 @@ is dropped as a whole, and a watch goes on where its last good line was::
      |   v never    v understood v                                 |  v    v
      |  Paging <----+------------+----------- last page ---------> Opening
      |   ^  | next page                                            ^
-     |   +--+                                                      |
-     +--------- a list is due --------- Pausing -- a watch is due -+
+     |   +--+                                                      | not older
+     +--------- a list is due --------- Pausing - a watch is due - Probing -- the server went back --> Queued
      |                                     ^
     Watching, 410               whatever else goes wrong      404 to three lists in a row --> Vanished
 
@@ -33,6 +33,7 @@ of the last steps, and nothing has changed. The legal ones (a test compares this
     Paging      PageApplied Declined Failed
     Asking      Accepted Declined Failed
     Filling     InitialEventsEnded PlainBookmark ErrorReported StreamEnded
+    Probing     VersionTold Declined Failed
     Opening     Accepted Declined Failed
     Watching    ErrorReported StreamEnded
     Pausing     Elapsed
@@ -56,7 +57,9 @@ Decisions (client-go's are in ``tools/cache/reflector.go`` and ``tools/pager/pag
 * 404 means gone when lists get it three times in a row, with waits between: servers that start, or have not
   heard of a new definition yet, say 404 as well. 401 and 403 are asked again slowly: only people change them.
 
-Not noticed: versions that go back, as from a restored backup of etcd. Kubernetes' informers do not either.
+* After a failure the server may be another one: a backup of etcd was restored, or the cluster replaced. A watch from
+  a version it has not reached would be silent for ever, and what is held be stale for ever (client-go's are). So a
+  list of one object says which version it is at; an older one than ours means that a list is due.
 """
 
 from __future__ import annotations
@@ -78,6 +81,7 @@ from .states import (
     Opening,
     Paging,
     Pausing,
+    Probing,
     Queued,
     State,
     Streaming,
@@ -89,6 +93,7 @@ from .steps import (
     Accepted,
     AskPage,
     AskStreamingList,
+    AskVersion,
     AskWatch,
     AwaitPermit,
     Begin,
@@ -112,6 +117,7 @@ from .steps import (
     Step,
     Stop,
     StreamEnded,
+    VersionTold,
     Wait,
 )
 from .story import Story
@@ -387,9 +393,18 @@ class Machine:
         self.message = f"{refusal.status}: {refusal.message}; tries again after {seconds:.0f} s"
         return Step(effects, Wait(seconds))
 
-    def _elapsed(self, _: Elapsed, now: float) -> Step:
+    def _elapsed(self, _: Elapsed, now: float) -> Step:  # noqa: ARG002
         assert isinstance(self.state, Pausing)
-        return self._queue() if self.state.due == "list" else self._watch(self._version, now)
+        if self.state.due == "list":
+            return self._queue()
+        self.state = Probing()
+        return Step((), AskVersion())
+
+    def _version_told(self, event: VersionTold, now: float) -> Step:
+        if event.version == UNKNOWN or event.version >= self._version:
+            return self._watch(self._version, now)
+        self.errors["went_back"] += 1
+        return self._queue()
 
     def _welcome(self) -> None:
         self._missing = 0
@@ -420,6 +435,9 @@ class Machine:
         (Filling, PlainBookmark): _mark_missing,
         (Filling, ErrorReported): _filling_refused,
         (Filling, StreamEnded): _filling_ended,
+        (Probing, VersionTold): _version_told,
+        (Probing, Declined): _watch_declined,
+        (Probing, Failed): _watch_failed,
         (Opening, Accepted): _watch_accepted,
         (Opening, Declined): _watch_declined,
         (Opening, Failed): _watch_failed,

@@ -37,6 +37,7 @@ from .steps import (
     Activity,
     AskPage,
     AskStreamingList,
+    AskVersion,
     AskWatch,
     AwaitPermit,
     Begin,
@@ -60,6 +61,7 @@ from .steps import (
     Stop,
     StreamEnd,
     StreamEnded,
+    VersionTold,
     Wait,
 )
 from .stream import EventStream
@@ -198,6 +200,8 @@ class Reflector:
                 return await self._await_permit()
             case AskPage():
                 return await self._ask_page(activity)
+            case AskVersion():
+                return await self._ask_version()
             case AskStreamingList(timeout_s=timeout_s):
                 request = streaming_list_request(self._partition, timeout_s=timeout_s)
                 return await self._open(request, timeout_s, self._settings.list_silence_s)
@@ -244,6 +248,14 @@ class Reflector:
             return _failed(error, request)
         ignored = isinstance(self._partition.cover, HashRange) and not answer.shard_selector
         return PageApplied(answer.version, answer.continue_token, ignored)
+
+    async def _ask_version(self) -> Event:
+        request = list_request(self._partition, limit=1)
+        try:
+            answer = await self._fetch_page(request)
+        except _FAILURES as error:
+            return _failed(error, request)
+        return answer if isinstance(answer, Declined) else VersionTold(answer.version)
 
     async def _fetch_page(self, request: ApiRequest) -> ListPage | Declined:
         silence_s = self._settings.list_silence_s

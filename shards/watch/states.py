@@ -51,6 +51,11 @@ class Filling:
 
 
 @dataclass(frozen=True, slots=True)
+class Probing:
+    """The server was asked which version it is at: a watch is due after a failure, and it may be another server now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opening:
     """A watch was asked for."""
 
@@ -81,7 +86,9 @@ class Vanished:
     """The resource is gone. Final."""
 
 
-State: TypeAlias = Unstarted | Queued | Paging | Asking | Filling | Opening | Watching | Pausing | Vanished
+State: TypeAlias = (
+    Unstarted | Queued | Paging | Asking | Filling | Probing | Opening | Watching | Pausing | Vanished
+)
 Condition = Literal["pending", "synced", "refused", "gone"]
 """What a partition's status says: no complete list yet; one is held; held or not, the API server refuses us
 (401, 403); the resource has vanished."""

@@ -65,6 +65,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class VersionTold:
+    """The version the server's newest state has, as it says; `UNKNOWN` if it does not."""
+
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
 class InitialEventsEnded:
     """The bookmark that ends the first part of a streaming list."""
 
@@ -155,6 +162,7 @@ Event: TypeAlias = (
     | Accepted
     | Declined
     | Failed
+    | VersionTold
     | InitialEventsEnded
     | PlainBookmark
     | ErrorReported
@@ -214,6 +222,14 @@ class AskPage:
 
 
 @dataclass(frozen=True, slots=True)
+class AskVersion:
+    """Asks for one object, to learn which version the server is at. Nothing of the answer is stored.
+
+    Ends in `VersionTold`, `Declined` or `Failed`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class AskStreamingList:
     """Asks for a streaming list that the server is to end after `timeout_s`.
 
@@ -257,7 +273,15 @@ class Stop:
 
 
 Activity: TypeAlias = (
-    AwaitPermit | AskPage | AskStreamingList | AskWatch | ReadInitialEvents | ReadEvents | Wait | Stop
+    AwaitPermit
+    | AskPage
+    | AskVersion
+    | AskStreamingList
+    | AskWatch
+    | ReadInitialEvents
+    | ReadEvents
+    | Wait
+    | Stop
 )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 
+import psutil
 import pytest
 from support.installation import process_of, until
 
@@ -139,6 +140,26 @@ async def test_queries_go_on_while_the_coordinator_is_dead_and_it_learns_the_tru
             return all(kind.kind != "Widget" for kind in await server.resource_types())
 
         await until("the deleted resource is followed no more", dropped)
+
+
+async def test_after_the_coordinator_and_all_shards_died_together_gateways_take_the_new_routes(running):
+    """Nobody was left to tell the epoch: the new coordinator used it again, and gateways kept their old table."""
+    async with Server(running.shoal) as server:
+        expected = await uids(server, PODS)
+        before = await running.status()
+        victims = [process_of("CoordinatorActor")]
+        victims += [psutil.Process(shard.pid) for shard in before.report.statistics().values()]
+        for victim in victims:
+            victim.kill()
+
+        async def new_routes():
+            report = (await running.status()).report
+            return report.epoch > before.report.epoch and len(report.statistics()) == len(victims) - 1
+
+        await until("the gateway has routes of the new coordinator", new_routes)
+        await until("everything is synced again", running.ready)
+        assert await uids(server, PODS) == expected
+        assert await running.equal()
 
 
 async def test_a_killed_gateway_comes_back_on_its_port(running):

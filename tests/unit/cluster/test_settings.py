@@ -31,6 +31,11 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path):
             {"follow": {"include": []}},
             "x.yaml: follow.include is empty, so nothing would be followed; leave it out for everything",
         ),
+        (
+            {"source": {"in_cluster": True, "context": "x"}},
+            "x.yaml: source.in_cluster goes neither with source.kubeconfig nor with source.context",
+        ),
+        ({"log": {"level": "loud"}}, "x.yaml: log.level: invalid enum value 'loud'"),
         (["shards"], "x.yaml: the file: expected `object`, got `array`"),
     ],
 )

@@ -15,6 +15,7 @@ from shoal.shards.watch.steps import (
     Accepted,
     AskPage,
     AskStreamingList,
+    AskVersion,
     AskWatch,
     AwaitPermit,
     Begin,
@@ -35,6 +36,7 @@ from shoal.shards.watch.steps import (
     ReturnPermit,
     Stop,
     StreamEnded,
+    VersionTold,
     Wait,
 )
 
@@ -54,6 +56,7 @@ EVENTS = {
     "Accepted": Accepted(),
     "Declined": Declined(BROKEN),
     "Failed": Failed("connection", "refused"),
+    "VersionTold": VersionTold(9),
     "InitialEventsEnded": InitialEventsEnded(9),
     "PlainBookmark": PlainBookmark(),
     "ErrorReported": ErrorReported(ErrorLine(410, "Expired", "too old", {})),
@@ -66,6 +69,7 @@ WAYS = {
     "Paging": [Begin(), Granted(), Declined(UNSUPPORTED)],
     "Asking": [Begin(), Granted()],
     "Filling": [Begin(), Granted(), Accepted()],
+    "Probing": [Begin(5), Failed("connection", "refused"), Elapsed()],
     "Opening": [Begin(5)],
     "Watching": [Begin(5), Accepted()],
     "Pausing": [Begin(5), Failed("connection", "refused")],
@@ -80,6 +84,12 @@ def machine(*events, uniform=0.0, **settings):
     for event in events:
         made.step(event, 0.0)
     return made
+
+
+def resumed(made, now, *, told=1 << 40):
+    """The pause is over, and the server says which version it is at."""
+    assert made.step(Elapsed(), now) == ((), AskVersion())
+    return made.step(VersionTold(told), now)
 
 
 def legal_by_docstring():
@@ -308,7 +318,7 @@ def test_a_stream_that_outlived_its_time_is_reopened_at_once():
 def test_a_broken_stream_is_reopened_after_a_wait_where_it_broke():
     made = watching()
     assert made.step(StreamEnded("broken", 8, delivered=True), 50.0) == ((CloseStream(),), Wait(0.8))
-    assert made.step(Elapsed(), 51.0).activity == AskWatch(8, 300)
+    assert resumed(made, 51.0).activity == AskWatch(8, 300)
 
 
 def test_a_version_never_goes_back():
@@ -321,18 +331,17 @@ def test_a_watch_that_stumbles_again_and_again_is_replaced_by_a_list(event):
     made = watching()
     for attempt in range(protocol.RELIST_AFTER):
         made.step(event, 0.0)
-        step = made.step(Elapsed(), 0.0)
         if attempt < protocol.RELIST_AFTER - 1:
-            assert step.activity == AskWatch(5, 300)
+            assert resumed(made, 0.0).activity == AskWatch(5, 300)
             made.step(Accepted(), 0.0)
-    assert step.activity == AwaitPermit()
+    assert made.step(Elapsed(), 0.0).activity == AwaitPermit()
 
 
 def test_what_arrives_between_two_garbage_lines_keeps_the_watch():
     made = watching()
     for version in range(6, 26):
         made.step(StreamEnded("garbage", version, delivered=True), 0.0)
-        assert made.step(Elapsed(), 0.0).activity == AskWatch(version, 300)
+        assert resumed(made, 0.0).activity == AskWatch(version, 300)
         made.step(Accepted(), 0.0)
     assert made.errors == {"garbage": 20}
 
@@ -372,9 +381,28 @@ def test_forbidden_and_unauthorized_are_reported_and_retried_slowly(refusal):
 def test_refused_watches_go_on_where_they_were_once_they_are_allowed():
     made = machine(Begin(5), Declined(FORBIDDEN))
     assert made.condition == "refused"
-    assert made.step(Elapsed(), 60.0).activity == AskWatch(5, 300)
+    assert resumed(made, 60.0).activity == AskWatch(5, 300)
     made.step(Accepted(), 60.0)
     assert made.condition == "synced"
+
+
+@pytest.mark.parametrize("told", [5, 6, 0])
+def test_a_server_that_is_not_behind_after_a_failure_is_watched_on(told):
+    made = machine(Begin(5), Failed("connection", "refused"))
+    assert resumed(made, 1.0, told=told).activity == AskWatch(5, 300)
+    assert made.errors == {"connection": 1}
+
+
+def test_a_server_that_went_back_is_listed_afresh():
+    """A watch from a version it has not reached is silent: what is held used to be stale for ever."""
+    made = machine(Begin(5), Failed("connection", "refused"))
+    assert resumed(made, 1.0, told=4).activity == AwaitPermit()
+    assert made.errors == {"connection": 1, "went_back": 1}
+    made.step(Granted(), 1.0)
+    made.step(Accepted(), 1.0)
+    assert made.step(InitialEventsEnded(4), 1.0).effects[0] == CompleteGeneration(4)
+    made.step(StreamEnded("clean"), 301.0)
+    assert made.state.version == 4
 
 
 def test_404_three_times_in_a_row_means_gone():
@@ -412,7 +440,7 @@ def test_a_watch_refused_in_another_way_is_replaced_by_a_list():
 def test_the_message_says_what_is_waited_for_and_is_empty_when_all_is_well():
     made = machine(Begin(5), Failed("connection", "cannot connect to https://a:6443: refused"))
     assert made.message == "cannot connect to https://a:6443: refused; tries again after 0.8 s"
-    made.step(Elapsed(), 1.0)
+    resumed(made, 1.0)
     made.step(Accepted(), 1.0)
     assert made.message == ""
 

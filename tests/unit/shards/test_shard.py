@@ -7,6 +7,7 @@ import pytest
 from support.asgi_connection import AsgiConnection
 from support.clock import run_virtual
 
+from shoal.cluster.simulator.faults import Fault
 from shoal.cluster.simulator.server import build_app
 from shoal.cluster.simulator.settings import SimulatorSettings
 from shoal.shards.handle import Assignment
@@ -208,6 +209,27 @@ def test_a_failure_nobody_foresaw_shows_is_counted_and_is_over_without_a_list():
         assert (await bench.page()).keys == ["default/a", "default/b"]
         assert bench.partition.errors["failed"] == 1
         assert sum(bench.partition.lists.values()) == 1
+
+    on(main)
+
+
+def test_an_api_server_that_was_replaced_by_an_older_one_is_noticed():
+    """Its watches are silent, because they begin at versions it has not reached: nothing was ever listed again."""
+
+    async def main(bench):
+        for number in range(30):
+            bench.create(f"a{number}")
+        await bench.follow()
+        assert bench.partition.objects == 30
+        older = build_app(SimulatorSettings(seed=2))
+        older.verbs.create(older.verbs.served(CONFIG_MAPS.resource), "default", {"metadata": {"name": "other"}})
+        assert older.storage.revision < bench.partition.frontier
+        bench.shard._connection._app = older
+        bench.app.faults.arm(Fault(kind="cut", immediate=True, count=100))
+        await asyncio.sleep(60)
+        assert (await bench.page()).keys == ["default/other"]
+        assert bench.partition.frontier == older.storage.revision
+        assert bench.partition.errors["went_back"] == 1
 
     on(main)
 
