@@ -14,6 +14,7 @@ import contextlib
 import functools
 import logging
 import os
+import signal
 import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -70,6 +71,9 @@ def ray_cluster(settings: ShoalSettings) -> Iterator[None]:
     try:
         _connect(settings)
         yield
+    except SystemExit as ended:
+        # Ray's own answer to SIGTERM while it starts; shells expect another number.
+        raise SystemExit(128 + signal.SIGTERM if ended.code == signal.SIGTERM else ended.code) from None
     finally:
         ray.shutdown()
 
@@ -124,7 +128,9 @@ def _check_ray_address(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
-        raise SettingsError(f"no Ray cluster answers at {address!r} {where}: {error.strerror or error}") from error
+        raise SettingsError(
+            f"no Ray cluster answers at {address!r} {where}: {error.strerror or error}"
+        ) from error
 
 
 class _NoFolders(list[str]):

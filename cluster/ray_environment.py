@@ -22,10 +22,8 @@ def prepare(*, starts_cluster: bool) -> None:
     # Two choices Ray warns about at every start otherwise; its own future defaults.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not starts_cluster:
-        # What a cluster that does not answer makes Ray repeat: 20 times 40 s, each with lines on stderr that say
-        # less than the error at the end.
+        # How often Ray asks an address that does not answer as a cluster would: each time takes it 40 s.
         os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     else:
         # A token of this process alone: without one Ray writes ~/.ray/auth_token, which fails where HOME is not
         # writable, and with no authentication any local user could run code in the cluster.

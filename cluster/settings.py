@@ -7,7 +7,7 @@ A setting that is unknown or of the wrong kind is refused with its path and what
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 import yaml
@@ -21,6 +21,7 @@ from ..coordinator.settings import (
     PermitSettings,
     PlacementSettings,
 )
+from ..shards.logs import Level
 from ..shards.model.errors import SettingsError
 from ..shards.settings import ApiSettings, ShardSettings, StoreSettings, WatchSettings
 
@@ -36,6 +37,10 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Context of the kubeconfig; None: its current one."""
     in_cluster: bool = False
     """Use the service account of the pod instead of a kubeconfig."""
+
+    def __post_init__(self) -> None:
+        if self.in_cluster and (self.kubeconfig is not None or self.context is not None):
+            raise ValueError("source.in_cluster goes neither with source.kubeconfig nor with source.context")
 
 
 class RaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,7 +71,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Logs of all processes."""
 
-    level: Literal["debug", "info", "warning", "error"] = "warning"
+    level: Level = "warning"
+    """Coordinator, shards and gateway log into Ray's log folder; with ``info`` and ``debug`` the command that started
+    them shows it too, with ``debug`` together with what Ray itself has to say."""
 
 
 class ShoalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

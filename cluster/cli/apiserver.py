@@ -29,9 +29,19 @@ from .follow import interruptible
 
 
 @click.command(short_help="Run an embedded API server, for trials and tests.")
-@click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Where to listen; port 0: a free one.")
-@click.option("--kubeconfig", type=click.Path(path_type=Path), help="Write a kubeconfig for this server here.")
-@click.option("--pods", type=click.IntRange(min=0), default=0, help="Make so many pods and what belongs around them.")
+@click.option(
+    "--listen",
+    default="127.0.0.1:0",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Where to listen; port 0: a free one.",
+)
+@click.option(
+    "--kubeconfig", type=click.Path(path_type=Path), help="Write a kubeconfig for this server here."
+)
+@click.option(
+    "--pods", type=click.IntRange(min=0), default=0, help="Make so many pods and what belongs around them."
+)
 @click.option(
     "--cluster-file",
     metavar="FILE",
@@ -50,7 +60,9 @@ from .follow import interruptible
 )
 @click.option("--tls-cert-file", type=click.Path(path_type=Path), help="Serve HTTPS with this certificate.")
 @click.option("--tls-private-key-file", type=click.Path(path_type=Path), help="Key of the certificate.")
-@click.option("--client-ca-file", type=click.Path(path_type=Path), help="Ask for client certificates of this authority.")
+@click.option(
+    "--client-ca-file", type=click.Path(path_type=Path), help="Ask for client certificates of this authority."
+)
 @click.option("--with-parent", is_flag=True, hidden=True, help="End when standard input does.")
 def apiserver(*, with_parent: bool, **options: Any) -> None:
     """Run an embedded API server: kubectl and every other client work against it.
@@ -65,16 +77,10 @@ def apiserver(*, with_parent: bool, **options: Any) -> None:
 async def _until_alone(main: Coroutine[Any, Any, None]) -> None:
     """Runs `main` until standard input ends, which it does with the process at its other end, however that ends."""
     loop = asyncio.get_running_loop()
-    alone = asyncio.Event()
     reader = asyncio.StreamReader()
     transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-
-    async def listen() -> None:
-        await reader.read()
-        alone.set()
-
     serving = asyncio.create_task(main, name="serve")
-    listening = asyncio.create_task(listen(), name="parent")
+    listening = asyncio.create_task(reader.read(), name="parent")
     try:
         await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
     finally:
@@ -117,14 +123,17 @@ async def _serve(
     if cluster_file:
         objects += fill(app.verbs, read_cluster(None if cluster_file == "recorded" else cluster_file))
     if pods:
-        objects += fill(app.verbs, ((made.resource, made.body) for made in population(pods, seed=seed, now=datetime.now(UTC))))
+        objects += fill(
+            app.verbs,
+            ((made.resource, made.body) for made in population(pods, seed=seed, now=datetime.now(UTC))),
+        )
     # The population lives as long as the process: the collector need not look at it again and again.
     gc.freeze()
     churn = Churn(DirectWrites(app.verbs), rate=rate, seed=seed)
     app.control.churn = churn
+    authority = tls.certificate.read_bytes() if tls else None
     async with ApiServer(app, host=host, port=port, tls=tls) as server, asyncio.TaskGroup() as group:
         if kubeconfig is not None:
-            authority = tls_cert_file.read_bytes() if tls_cert_file else None
             own = known[0].token if known else None
             write_kubeconfig(kubeconfig, server.url, ca_certificate=authority, token=own)
         ready = {"url": server.url, "objects": objects, "kubeconfig": str(kubeconfig or "")}

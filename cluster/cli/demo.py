@@ -1,4 +1,4 @@
-"""``shoal demo``: an embedded API server under churn, followed by shards on Ray, compared object by object at the end."""
+"""``shoal demo``: an embedded API server under churn, followed by shards on Ray, compared object by object."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from rich.text import Text
 from ...shards.api.kubeconfig import load_kubeconfig
 from ...shards.model.errors import ShoalError
 from .. import ray_environment
+from ..gateway.server import bind, parse_listen
 from ..gateway.status import InstallationStatus
 from ..settings import ShoalSettings
 from . import render
 from .comparison import Comparison, compare
 from .follow import synced, until_interrupted
+from .guard import guarded
+from .output import console as make_console
 from .server import Server
 from .status import partitions_table, shards_table
 
@@ -33,38 +36,69 @@ SETTLE_S = 30.0
 """How long the shards may take, after the last change, to see it: a watch delivers within milliseconds."""
 
 
-@click.command()
-@click.option("--pods", type=click.IntRange(min=0), default=2000, show_default=True, help="Pods of the cluster.")
-@click.option("--shards", type=click.IntRange(min=1, max=64), default=3, show_default=True)
-@click.option("--rate", type=click.FloatRange(min=0), default=100.0, show_default=True, help="Changes a second.")
-@click.option("--duration", type=click.FloatRange(min=0), default=30.0, show_default=True, help="Seconds of churn; 0: until Ctrl-C.")
-@click.option("--listen", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Of the gateway.")
+@click.command(short_help="Show Shoal on a made-up cluster under churn.")
+@click.option(
+    "--pods", type=click.IntRange(min=0), default=2000, show_default=True, help="Pods of the cluster."
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(min=1, max=64),
+    default=3,
+    show_default=True,
+    help="Shards to divide it over.",
+)
+@click.option(
+    "--rate", type=click.FloatRange(min=0), default=100.0, show_default=True, help="Changes a second to make."
+)
+@click.option(
+    "--duration",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Seconds of changes; 0: until Ctrl-C.",
+)
+@click.option(
+    "--listen",
+    default="127.0.0.1:0",
+    show_default=True,
+    metavar="HOST:PORT",
+    help="Of the gateway; port 0: a free one.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the cluster and its changes.")
-def demo(*, pods: int, shards: int, rate: float, duration: float, listen: str, seed: int) -> None:
-    """Show Shoal on an embedded cluster: discovery, shards, churn, and a comparison of every object."""
-    ray_environment.prepare(starts_cluster=True)
-    from ..bootstrap import bring_up, ray_cluster, take_down
+@click.pass_context
+def demo(
+    ctx: click.Context, *, pods: int, shards: int, rate: float, duration: float, listen: str, seed: int
+) -> None:
+    """Show Shoal on a made-up cluster: discovery, shards, live changes, and a comparison of every object.
 
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    Ctrl-C ends the changes and compares; once more, and it ends at once.
+    """
+    bind(*parse_listen(listen)).close()
     settings = ShoalSettings(
         shards=shards, gateway=msgspec.structs.replace(ShoalSettings().gateway, listen=listen)
     )
-    outcome: list[Comparison] = []
-
-    async def main() -> None:
-        async with _api_server(pods, seed, console) as source:
-            try:
-                installation = await bring_up(settings, load_kubeconfig(str(source.kubeconfig)))
-                async with Server(installation.url) as shoal, Server(source.url) as origin:
-                    outcome.append(await _show(shoal, origin, console, rate=rate, duration=duration))
-            finally:
-                await take_down()
-
+    show = _Show(make_console(), rate=rate, duration=duration)
+    ray_environment.prepare(starts_cluster=True)
     with contextlib.ExitStack() as stack:
-        with console.status("starting Ray"):
+        stack.enter_context(guarded())
+        with show.console.status("starting Ray"):
+            from ..bootstrap import bring_up, ray_cluster, take_down
+
             stack.enter_context(ray_cluster(settings))
-        until_interrupted(main())
-    if outcome and not outcome[0].equal:
+
+        async def main() -> None:
+            async with _api_server(pods, seed, show.console) as source:
+                try:
+                    installation = await bring_up(settings, load_kubeconfig(str(source.kubeconfig)))
+                    async with Server(installation.url) as shoal, Server(source.url) as origin:
+                        await show.run(shoal, origin)
+                finally:
+                    await take_down()
+
+        interruption = until_interrupted(main(), gently=show.enough)
+    if interruption is not None:
+        ctx.exit(128 + interruption)
+    if show.outcome is None or not show.outcome.equal:
         raise ShoalError("the shards do not hold what the API server holds; see the lines above")
 
 
@@ -81,10 +115,22 @@ async def _api_server(pods: int, seed: int, console: Console) -> AsyncIterator[_
     """Runs ``shoal apiserver`` in a process of its own while the context is open."""
     with tempfile.TemporaryDirectory(prefix="shoal-demo-") as folder:
         kubeconfig = Path(folder) / "kubeconfig"
-        arguments = ("--pods", str(pods), "--seed", str(seed), "--kubeconfig", str(kubeconfig), "--cluster-file", "recorded")
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "shoal", "apiserver", *arguments, stdout=asyncio.subprocess.PIPE
+        arguments = (
+            "--pods",
+            str(pods),
+            "--seed",
+            str(seed),
+            "--kubeconfig",
+            str(kubeconfig),
+            "--cluster-file",
+            "recorded",
         )
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "shoal", "apiserver", "--with-parent", *arguments,
+            stdin=asyncio.subprocess.PIPE,  # never written to; it ends with this process, and the server with it
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C on the terminal is for this process to take care of
+        )  # fmt: skip
         assert process.stdout is not None
         try:
             with console.status(f"making a cluster of {pods} pods"):
@@ -100,23 +146,52 @@ async def _api_server(pods: int, seed: int, console: Console) -> AsyncIterator[_
             await process.wait()
 
 
-async def _show(shoal: Server, origin: Server, console: Console, *, rate: float, duration: float) -> Comparison:
-    console.print(f"Shoal answers at {shoal.url}; try: kubectl --server {shoal.url} get pods -A")
-    await synced(shoal, console)
-    await origin.put_json("/simulator/churn", {"rate": rate})
-    loop = asyncio.get_running_loop()
-    end = loop.time() + duration if duration else float("inf")
-    try:
-        with Live(console=console, auto_refresh=False, transient=True) as live:
-            while (left := end - loop.time()) > 0:
-                live.update(_view(await shoal.status(), rate, left), refresh=True)
-                await asyncio.sleep(min(VIEW_S, left))
-    finally:
+class _Show:
+    """What there is to see."""
+
+    def __init__(self, console: Console, *, rate: float, duration: float) -> None:
+        self.console = console
+        self.outcome: Comparison | None = None
+        """None until everything has been compared."""
+        self._rate = rate
+        self._duration = duration
+        self._enough: asyncio.Event | None = None
+
+    def enough(self) -> bool:
+        """Ends the changes; False if there are none to end."""
+        if self._enough is None or self._enough.is_set():
+            return False
+        self._enough.set()
+        return True
+
+    async def run(self, shoal: Server, origin: Server) -> None:
+        """Waits for the initial sync, shows the changes, and compares."""
+        self.console.print(f"Shoal answers at {shoal.url}; try: kubectl --server {shoal.url} get pods -A")
+        await synced(shoal, self.console)
+        await origin.put_json("/simulator/churn", {"rate": self._rate})
+        await self._watch(shoal)
         await origin.put_json("/simulator/churn", {"rate": 0})
-    outcome = await _settled(shoal, origin)
-    status = await shoal.status()
-    _summary(console, status, outcome)
-    return outcome
+        with self.console.status("comparing every object with the API server's"):
+            outcome = await _settled(shoal, origin)
+            status = await shoal.status()
+        _summary(self.console, status, outcome)
+        self.outcome = outcome
+
+    async def _watch(self, shoal: Server) -> None:
+        """Redraws the tables until it is over; where nobody sees that, only waits."""
+        self._enough = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._duration if self._duration else float("inf")
+        if not self.console.is_terminal:
+            until = f"for {render.seconds(self._duration)}" if self._duration else "until interrupted"
+            self.console.print(f"{self._rate:g} changes a second {until}")
+        with Live(console=self.console, auto_refresh=False, transient=True) as live:
+            while (left := end - loop.time()) > 0 and not self._enough.is_set():
+                if self.console.is_terminal:
+                    live.update(_view(await shoal.status(), self._rate, left), refresh=True)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(min(VIEW_S, left)):
+                        await self._enough.wait()
 
 
 def _view(status: InstallationStatus, rate: float, left: float) -> Group:

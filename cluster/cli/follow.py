@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.text import Text
 
 from ...shards.model.errors import ShoalError
+from ...shards.model.queries import PartitionStatistics
 from ..gateway.status import InstallationStatus
 from .render import number, seconds
 from .server import Server
@@ -28,17 +36,20 @@ SENTENCES_MAX = 5
 """So many things that are waited for are shown; the rest is counted."""
 
 
-async def interruptible(main: Coroutine[Any, Any, None]) -> signal.Signals | None:
-    """Runs `main`; SIGINT and SIGTERM cancel it, and it tidies up. Returns the signal that came, if one did.
+async def interruptible(
+    main: Coroutine[Any, Any, None], *, gently: Callable[[], bool] = lambda: False
+) -> signal.Signals | None:
+    """Runs `main`; SIGINT and SIGTERM cancel it, and it tidies up. Returns the signal that did, if one did.
 
-    A signal that comes while it tidies up is ignored: what is half ended would be left behind.
+    A signal that comes while it tidies up is ignored: what is half ended would be left behind. SIGINT is offered
+    to `gently` first, which says whether that takes care of it.
     """
     task = asyncio.create_task(main, name="command")
     loop = asyncio.get_running_loop()
     came: list[signal.Signals] = []
 
     def interrupt(interruption: signal.Signals) -> None:
-        if not came:
+        if not came and not (interruption == signal.SIGINT and gently()):
             came.append(interruption)
             task.cancel()
 
@@ -52,9 +63,11 @@ async def interruptible(main: Coroutine[Any, Any, None]) -> signal.Signals | Non
     return came[0] if came else None
 
 
-def until_interrupted(main: Coroutine[Any, Any, None]) -> signal.Signals | None:
+def until_interrupted(
+    main: Coroutine[Any, Any, None], *, gently: Callable[[], bool] = lambda: False
+) -> signal.Signals | None:
     """`interruptible` on an event loop of its own."""
-    return asyncio.run(interruptible(main))
+    return asyncio.run(interruptible(main, gently=gently))
 
 
 async def follow(url: str, console: Console, *, stay: bool) -> None:
@@ -80,14 +93,15 @@ async def synced(server: Server, console: Console) -> InstallationStatus:
     bar = Progress(*columns, console=console)
     task = bar.add_task("syncing partitions", total=None, objects="")
     sentences = _Sentences(console)
+    objects = total = 0
+    status: InstallationStatus | None = None
     with Live(bar, console=console, transient=True) as live:
         while True:
-            status, waiting = None, []
             try:
                 status = await server.status()
             except ShoalError as error:
                 waiting = [str(error)]
-            if status is not None:
+            else:
                 done, total, objects = _progress(status)
                 waiting = _waiting(status)
                 bar.update(task, completed=done, total=total or None, objects=f"{number(objects)} objects")
@@ -97,6 +111,7 @@ async def synced(server: Server, console: Console) -> InstallationStatus:
                 sentences.show(waiting)
             live.update(Group(bar, *(Text(f"  waiting: {sentence}", style="yellow") for sentence in waiting)))
             await asyncio.sleep(POLL_S)
+    assert status is not None
     refused = _refused(status)
     console.print(
         f"synced {number(objects)} objects in {number(total)} partitions within {seconds(loop.time() - began)}"
@@ -149,14 +164,32 @@ def _few(sentences: list[str]) -> list[str]:
 
 def _discovered(status: InstallationStatus) -> bool:
     coordinator = status.report.coordinator
-    return coordinator is not None and coordinator.discovery.succeeded_age_s is not None and coordinator.epoch > 0
+    return (
+        coordinator is not None
+        and coordinator.discovery.succeeded_age_s is not None
+        and coordinator.epoch > 0
+    )
+
+
+def _held(status: InstallationStatus) -> list[PartitionStatistics | None]:
+    """Every placed partition as its shard has it; None where the shard has not said anything of it yet.
+
+    What the shards say themselves is newer than what they last told the coordinator.
+    """
+    placed = status.report.coordinator.partitions if status.report.coordinator else ()
+    held = {
+        (shard, own.partition): own
+        for shard, statistics in status.report.statistics().items()
+        for own in statistics.partitions
+    }
+    return [held.get((part.shard, part.partition)) if part.shard is not None else None for part in placed]
 
 
 def _progress(status: InstallationStatus) -> tuple[int, int, int]:
     """Partitions that are done, all partitions, objects held so far."""
-    partitions = status.report.coordinator.partitions if status.report.coordinator else ()
-    done = sum(partition.state in ("synced", "refused", "gone") for partition in partitions)
-    return done, len(partitions), sum(partition.objects for partition in partitions)
+    held = _held(status)
+    done = sum(own is not None and own.state in ("synced", "refused", "gone") for own in held)
+    return done, len(held), sum(own.objects for own in held if own is not None)
 
 
 def _waiting(status: InstallationStatus) -> list[str]:
@@ -176,9 +209,8 @@ def _waiting(status: InstallationStatus) -> list[str]:
 
 
 def _refused(status: InstallationStatus) -> list[str]:
-    partitions = status.report.coordinator.partitions if status.report.coordinator else ()
     return [
-        f"{partition.partition} is refused: {partition.message}"
-        for partition in partitions
-        if partition.state == "refused"
+        f"{own.partition} is refused: {own.message}"
+        for own in _held(status)
+        if own is not None and own.state == "refused"
     ]

@@ -41,6 +41,7 @@ CHUNK = "500"
     type=click.Choice(["table", "wide", "json", "yaml", "name"]),
     default="table",
     show_default=True,
+    help="wide adds columns; json and yaml are the objects themselves.",
 )
 @server_option
 def get(**options: Any) -> None:
@@ -77,13 +78,17 @@ async def _get(
         match output:
             case "json" | "yaml":
                 document = msgspec.json.encode(await question.document())
-                text = to_yaml(document) if output == "yaml" else msgspec.json.format(document, indent=4) + b"\n"
+                text = (
+                    to_yaml(document) if output == "yaml" else msgspec.json.format(document, indent=4) + b"\n"
+                )
                 click.echo(text, nl=False)
             case "name":
                 await question.print_names()
             case _:
                 with_namespace = all_namespaces and kind.namespaced
-                await question.print_table(wide=output == "wide", with_namespace=with_namespace, headers=not no_headers)
+                await question.print_table(
+                    wide=output == "wide", with_namespace=with_namespace, headers=not no_headers
+                )
 
 
 def _split(type_: str, name: str | None) -> tuple[str, str | None]:
@@ -153,7 +158,10 @@ class _Question:
             click.echo(f"No resources found{where}.", err=True)
             return
         names: Sequence[str] = [columns[at]["name"].upper() for at in shown]
-        click.echo(columns_text([*(["NAMESPACE"] if with_namespace else []), *names] if headers else None, lines), nl=False)
+        click.echo(
+            columns_text([*(["NAMESPACE"] if with_namespace else []), *names] if headers else None, lines),
+            nl=False,
+        )
 
     async def _one(self, accept: str) -> dict[str, Any]:
         return await self._document(self._selectors, accept)

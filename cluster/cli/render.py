@@ -35,16 +35,25 @@ def columns_text(headers: Sequence[str] | None, rows: Sequence[Sequence[str]]) -
         return ""
     widths = [max(map(cell_len, column)) + COLUMN_GAP for column in zip(*lines, strict=True)]
     return "".join(
-        "".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)).rstrip() + "\n"
+        "".join(
+            cell + " " * (width - cell_len(cell)) for cell, width in zip(line, widths, strict=True)
+        ).rstrip()
+        + "\n"
         for line in lines
     )
 
 
 def titled_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> Table:
-    """A table with a title and rounded lines; columns that begin with ``>`` are aligned to the right."""
+    """A table with a title and rounded lines.
+
+    Columns that begin with ``>`` are aligned to the right, of those with ``~`` there is as much as fits in a line.
+    The last column, for what is wrong, is left out if nothing is.
+    """
+    rows = list(rows)
+    if not any(str(row[-1]) for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold", box=box.ROUNDED, header_style="bold")
     for column in columns:
-        # Of columns that begin with ``~`` there is as much as fits in a line.
         cut = column.startswith("~")
         table.add_column(
             column.lstrip(">~"),

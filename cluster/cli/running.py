@@ -19,7 +19,6 @@ import psutil
 
 from ...shards.model.errors import ShoalError
 
-
 log = logging.getLogger("shoal.cluster.cli")
 
 

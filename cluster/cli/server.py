@@ -10,13 +10,14 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import msgspec
 
 from ...shards.api.client import HttpConnection, PlainCredentials, fetch
 from ...shards.api.requests import DISCOVERY_V2, JSON, ApiRequest
-from ...shards.model.errors import ConnectionFailed, Garbage, NotFound, ShoalError, Upstream
+from ...shards.model.errors import BadRequest, ConnectionFailed, Garbage, NotFound, ShoalError, Upstream
 from ...shards.model.resources import Resource, ResourceType
 from ..gateway.status import InstallationStatus
 from ..settings import DEFAULT_LISTEN
@@ -34,6 +35,8 @@ class Server(AbstractAsyncContextManager["Server"]):
     """One gateway."""
 
     def __init__(self, url: str) -> None:
+        """Nothing is asked yet. Raises BadRequest if it is no URL."""
+        _check_url(url)
         self.url = url.rstrip("/")
         self._connection = HttpConnection(PlainCredentials(self.url))
 
@@ -68,7 +71,9 @@ class Server(AbstractAsyncContextManager["Server"]):
             message = status["message"] if status and status.get("message") else str(error)
             raise ShoalError(f"from server{reason}: {message}") from error
 
-    async def fetch_json(self, path: str, query: tuple[tuple[str, str], ...] = (), *, accept: str = JSON) -> Any:
+    async def fetch_json(
+        self, path: str, query: tuple[tuple[str, str], ...] = (), *, accept: str = JSON
+    ) -> Any:
         """The parsed body of a GET. Raises as `fetch`, and Garbage if it is not JSON."""
         body = await self.fetch(path, query, accept=accept)
         try:
@@ -92,8 +97,26 @@ class Server(AbstractAsyncContextManager["Server"]):
             for group in document.get("items", ()):
                 name = group.get("metadata", {}).get("name", "")
                 for version in group.get("versions", ()):
-                    found += [_resource_type(name, version["version"], entry) for entry in version["resources"]]
+                    found += [
+                        _resource_type(name, version["version"], entry) for entry in version["resources"]
+                    ]
         return found
+
+
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        # NB: reading the port raises if it is no number.
+        good = (
+            parts.scheme in ("http", "https")
+            and parts.hostname
+            and parts.port != 0
+            and parts.netloc[-1] != ":"
+        )
+    except ValueError:
+        good = False
+    if not good:
+        raise BadRequest(f"server {url!r}: expected a URL such as http://{DEFAULT_LISTEN}")
 
 
 def _resource_type(group: str, version: str, entry: dict[str, Any]) -> ResourceType:
@@ -124,4 +147,6 @@ def resolve(typed: str, known: list[ResourceType]) -> ResourceType:
             if name
         ):
             return candidate
-    raise NotFound(f'the server doesn\'t have a resource type "{typed}"; `shoal api-resources` lists what there is')
+    raise NotFound(
+        f'the server doesn\'t have a resource type "{typed}"; `shoal api-resources` lists what there is'
+    )

@@ -21,9 +21,18 @@ WATCH_S = 1.0
 
 
 @click.command(short_help="Show what is followed, by which shards, and how fresh it is.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="json: all there is.",
+)
 @click.option("-w", "--watch", is_flag=True, help="Go on until interrupted.")
-@click.option("-a", "--all", "everything", is_flag=True, help="Also empty partitions, and what is not followed and why.")
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Also empty partitions, and what is not followed and why."
+)
 @server_option
 def status(*, output: str, watch: bool, everything: bool, server: str) -> None:
     """Show what is followed, by which shards, how fresh it is, and what is waited for."""
@@ -66,7 +75,7 @@ async def _print_json(shoal: Server, *, watch: bool) -> None:
     while True:
         document = await shoal.fetch("/shoal/v1/status")
         # One line for each document when there are several, so that they can be told apart.
-        click.echo(document if watch else msgspec.json.format(document))
+        click.echo(document.rstrip() if watch else msgspec.json.format(document))
         if not watch:
             return
         await asyncio.sleep(WATCH_S)
@@ -77,7 +86,11 @@ def overview(status: InstallationStatus, *, everything: bool = False) -> Rendera
     parts: list[RenderableType] = [_headline(status)]
     coordinator = status.report.coordinator
     parts += [Text(f"waiting: {sentence}", style="yellow") for sentence in _waits(status)]
-    parts += [Text(f"warning: {warning}", style="yellow") for warning in coordinator.warnings] if coordinator else []
+    parts += (
+        [Text(f"warning: {warning}", style="yellow") for warning in coordinator.warnings]
+        if coordinator
+        else []
+    )
     parts += [shards_table(status), partitions_table(status, everything=everything)]
     if everything and coordinator and coordinator.excluded:
         parts.append(render.titled_table("Not followed", ("Resource", "Why"), coordinator.excluded))
@@ -111,7 +124,11 @@ def _headline(status: InstallationStatus) -> Text:
 
 def shards_table(status: InstallationStatus) -> RenderableType:
     """One line for each shard, from the coordinator's view and the shard's own."""
-    seen = {shard.shard: shard for shard in status.report.coordinator.shards} if status.report.coordinator else {}
+    seen = (
+        {shard.shard: shard for shard in status.report.coordinator.shards}
+        if status.report.coordinator
+        else {}
+    )
     rows = []
     for report in status.report.shards:
         view, own = seen.get(report.shard), report.statistics
@@ -132,8 +149,9 @@ def shards_table(status: InstallationStatus) -> RenderableType:
             )
         )
     columns = (
-        "Shard", "State", ">Partitions", ">Objects", ">Bodies", ">Events/s", ">Events", ">RSS", ">CPU", ">PID", "Problem",
-    )  # fmt: skip
+        *("Shard", "State", ">Partitions", ">Objects", ">Bodies", ">Events/s", ">Events"),
+        *(">RSS", ">CPU", ">PID", "Problem"),
+    )
     return render.titled_table("Shards", columns, rows)
 
 
@@ -163,6 +181,10 @@ def partitions_table(
         )
         for shard, partition in found[:most]
     ]
-    columns = ("Partition", "Shard", "State", ">Objects", ">Bodies", ">Events", ">Frontier", ">Age", "Message")
+    # A message a partition would be pages when the API server is away; the whole of it is for --all and JSON.
+    message = "Message" if everything else "~Message"
+    columns = ("Partition", "Shard", "State", ">Objects", ">Bodies", ">Events", ">Frontier", ">Age", message)
     cut = most is not None and len(found) > most
-    return render.titled_table(f"Partitions (the {most} largest of {len(found)})" if cut else "Partitions", columns, rows)
+    return render.titled_table(
+        f"Partitions (the {most} largest of {len(found)})" if cut else "Partitions", columns, rows
+    )

@@ -29,6 +29,7 @@ from ..gateway.server import bind, parse_listen
 from ..settings import DEFAULT_LISTEN, ShoalSettings, load_settings
 from . import running
 from .follow import follow, until_interrupted
+from .guard import guarded
 from .output import console as make_console
 
 DETACHED_POLL_S = 0.2
@@ -36,16 +37,20 @@ DETACHED_END_S = 30.0
 
 
 @click.command(short_help="Follow a cluster and answer for it.")
-@click.option("--kubeconfig", envvar="KUBECONFIG", help="Path of the kubeconfig; also $KUBECONFIG, then ~/.kube/config.")
+@click.option(
+    "--kubeconfig", envvar="KUBECONFIG", help="Path of the kubeconfig; also $KUBECONFIG, then ~/.kube/config."
+)
 @click.option("--context", help="Context of the kubeconfig; default: its current one.")
 @click.option("--in-cluster", "pod", is_flag=True, help="Use the service account of the pod.")
 @click.option("--ray-address", help="A running Ray cluster (auto, HOST:PORT); default: one is started here.")
 @click.option("--shards", type=click.IntRange(min=1, max=1024), help="Shards to run; default 2.")
 @click.option("--config", "config", type=click.Path(), help="Settings file (YAML); flags override it.")
-@click.option("--listen", metavar="HOST:PORT", help=f"Where to answer; default {DEFAULT_LISTEN}; port 0: a free one.")
+@click.option(
+    "--listen", metavar="HOST:PORT", help=f"Where to answer; default {DEFAULT_LISTEN}; port 0: a free one."
+)
 @click.option("--detach", is_flag=True, help="Return once it answers; end it with `shoal down`.")
 @click.pass_context
-def up(ctx: click.Context, *, detach: bool, **options: Any) -> None:
+def up(ctx: click.Context, /, *, detach: bool, **options: Any) -> None:
     """Follow a cluster and answer for it, until Ctrl-C or, with --detach, `shoal down`.
 
     The answer is the Kubernetes API, read-only: `kubectl --server http://127.0.0.1:7480 get pods -A`. Without
@@ -68,6 +73,8 @@ def _up(settings: ShoalSettings, access: Access, *, detach: bool) -> None:
     ray_environment.prepare(starts_cluster=settings.ray.address is None)
     console = make_console(stderr=True)
     with contextlib.ExitStack() as stack:
+        if settings.ray.address is None:
+            stack.enter_context(guarded())
         with console.status("starting Ray" if settings.ray.address is None else "connecting to Ray"):
             from ..bootstrap import ray_cluster
 
@@ -177,7 +184,9 @@ def _answer_of(child: subprocess.Popen[bytes], log_path: Path) -> str:
         time.sleep(DETACHED_POLL_S)
     said = log_path.read_text(errors="replace").strip()
     errors = [line.removeprefix("error: ") for line in said.splitlines() if line.startswith("error: ")]
-    raise ShoalError("; ".join(errors) or f"shoal up ended with code {code}; {log_path} says: {said or 'nothing'}")
+    raise ShoalError(
+        "; ".join(errors) or f"shoal up ended with code {code}; {log_path} says: {said or 'nothing'}"
+    )
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

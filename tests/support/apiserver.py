@@ -24,7 +24,6 @@ from shoal.cluster.simulator.settings import SimulatorSettings
 from shoal.shards.api.requests import ApiRequest
 from shoal.shards.model.errors import ConnectionFailed, Garbage
 
-
 EPOCH = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 """Wall-clock time at loop time 0."""
 _QUEUED_CHUNKS = 4

@@ -53,16 +53,10 @@ DEFINITION = {
 }
 EPOCH = datetime(2026, 11, 20, 9, 0, tzinfo=UTC)
 FAULTS = (
-    "drop",
-    "slow",
-    "status-410",
-    "status-429",
-    "status-503",
-    "cut",
-    "truncate",
-    "garbage",
-    "line-410",
-    "compact",
+    *("drop", "slow", "status-410", "status-429", "status-500", "status-503"),
+    *("ignore-selectors", "no-bookmarks", "late-bookmarks"),
+    *("cut", "truncate", "garbage", "line-410", "stall"),
+    *("compact", "restart"),
 )
 REST_S = 400.0
 """More than any back-off, stalled stream or refused resource takes to be over."""
@@ -244,15 +238,20 @@ class InstallationSimulation:
         rng = self.rng
         while self.loop.time() < seconds:
             await asyncio.sleep(rng.expovariate(1 / 6.0))
-            self.app.faults.arm(
-                Fault(
-                    kind=rng.choice(FAULTS),
-                    verb=rng.choice(("", "list", "watch")),
-                    count=rng.choice((1, 3)),
-                    seconds=rng.uniform(0.1, 5.0),
-                    retry_after_s=rng.choice((None, 1)),
-                )
+            kind = rng.choice(FAULTS)
+            # A stream that stalls is one nobody hears of: for longer than a short answer takes, or for good.
+            longest = 60.0 if kind in ("stall", "late-bookmarks") else 5.0
+            fault = Fault(
+                kind=kind,
+                verb=rng.choice(("", "list", "watch")),
+                count=rng.choice((1, 3)),
+                seconds=0.0 if kind == "stall" and rng.random() < 0.3 else rng.uniform(0.1, longest),
+                immediate=kind == "stall" and rng.random() < 0.5,
+                retry_after_s=rng.choice((None, 1)),
+                jump=rng.choice((0, 0, 1000)),
             )
+            self._note(f"{kind} for {fault.count}x {fault.verb or 'any verb'}, {fault.seconds:.1f} s")
+            self.app.faults.arm(fault)
 
     async def _kill(self, seconds: float) -> None:
         rng = self.rng
