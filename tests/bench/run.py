@@ -37,6 +37,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from support.installation import process_of
 
 CPU_US_MAX, OBJECT_BYTES_MAX, PEAK_MAX = 45.0, 2500.0, 1.5
+GOALS = {
+    "event_cpu_us": CPU_US_MAX,
+    "bytes_an_object": OBJECT_BYTES_MAX,
+    "peak_over_steady": PEAK_MAX,
+    "sync_peak_over_steady": PEAK_MAX,
+}
 LABEL_HITS = 100
 POLL_S = 0.5
 
@@ -243,6 +249,9 @@ def main() -> None:
     print(json.dumps(found))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
+    missed = [name for name, most in GOALS.items() if found[name] > most]
+    if missed:
+        sys.exit(f"missed: {', '.join(missed)}")
 
 
 if __name__ == "__main__":
