@@ -10,11 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import socket
+import struct
+import sys
+import termios
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..shards.model.errors import SettingsError
 
@@ -24,6 +29,12 @@ STOP_GRACE_S = 5
 """Seconds answers under way may take to finish once the server is stopped."""
 KEEP_ALIVE_S = 75
 """Seconds an idle connection stays open: kubectl and client-go keep theirs for 90."""
+CONNECTION = "shoal.connection"
+"""Name of the scope extension ``{"abort": coroutine function, "unsent": callable}``: it breaks the connection at
+once; it says how many bytes of answers the client has not taken. A send that is cancelled while it waits for room
+has sent nothing."""
+ABORT_WAIT_S = 5.0
+"""A broken connection is gone within some turns of the loop."""
 
 
 class AddressUnavailable(SettingsError):  # noqa: N818 - named like its siblings
@@ -58,6 +69,62 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Protocol(HttpToolsProtocol):
+    """Lets the application see whether its client takes anything, and break with one that does not."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """As uvicorn."""
+        self._lost = asyncio.Event()
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """As uvicorn; whoever broke the connection may then end."""
+        super().connection_lost(exc)
+        self._lost.set()
+
+    def on_message_begin(self) -> None:
+        """Adds the extension to the scope."""
+        super().on_message_begin()
+        self.scope["extensions"] = {CONNECTION: {"abort": self._abort, "unsent": self._unsent}}
+
+    def on_response_complete(self) -> None:
+        """As uvicorn, which closes once the last byte is sent: for a client that reads nothing, never."""
+        super().on_response_complete()
+        if self.transport.is_closing() and self.transport.get_write_buffer_size():
+            self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+
+    def timeout_keep_alive_handler(self) -> None:
+        """The same for a connection that was to be kept."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+        else:
+            super().timeout_keep_alive_handler()
+
+    async def _abort(self) -> None:
+        """Returns once uvicorn knows, which would log an answer without an end otherwise."""
+        self.transport.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ABORT_WAIT_S):
+                await self._lost.wait()
+
+    def _unsent(self) -> int:
+        return self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Bytes the kernel holds for the client. It makes room in big steps (of megabytes, on loopback), so without
+    this a client that reads slowly looks as if it did not read. 0 where the kernel does not say.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is None or sys.platform != "linux":
+        return 0
+    try:
+        answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
+    except (OSError, ValueError):  # closed meanwhile
+        return 0
+    return int(struct.unpack("i", answer)[0])
+
+
 class _QuietServer(uvicorn.Server):
     """uvicorn without its signal handlers."""
 
@@ -72,12 +139,14 @@ class HttpServer:
 
     def __init__(self, app: Callable[..., Any], listener: socket.socket, **options: Any) -> None:
         settings: dict[str, Any] = {
-            "http": "httptools",
+            "http": _Protocol,
             "loop": "none",
             "ws": "none",
             "lifespan": "off",
             "interface": "asgi3",
             "log_config": None,
+            # Its warnings are of what clients send, and would go to stderr from a program without logging.
+            "log_level": "error",
             "access_log": False,
             "server_header": False,
             "proxy_headers": False,

@@ -33,6 +33,8 @@ from .status import CoordinatorStatus
 
 _log = logging.getLogger("shoal.coordinator")
 
+NO_EPOCH = Epoch(0)
+
 
 class Coordinator:
     """Decides who follows what. One per cluster; belongs to the event loop it was made on."""
@@ -45,7 +47,7 @@ class Coordinator:
         settings: CoordinatorSettings,
         shard_count: int,
         incarnation: str = "",
-        used_epoch: Epoch = Epoch(0),
+        used_epoch: Epoch = NO_EPOCH,
     ) -> None:
         """`incarnation` tells this coordinator from its predecessor; made up if empty.
 

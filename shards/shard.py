@@ -326,7 +326,8 @@ class Shard:
             events=dict(store.events),
             lists=held.counted("lists", status.lists),
             watch_restarts=held.counted("watch_restarts", status.watch_restarts),
-            errors=held.counted("errors", status.errors) | ({"failed": held.failures} if held.failures else {}),
+            errors=held.counted("errors", status.errors)
+            | ({"failed": held.failures} if held.failures else {}),
             dropped=store.dropped,
             backlog=status.backlog,
             audit=store.audit,

@@ -18,6 +18,7 @@ from ..query.router import QueryRouter
 from ..query.routing import Routing
 from .app import Gateway
 from .server import serve
+from .trimming import keep_trimmed
 
 log = logging.getLogger("shoal.cluster.gateway.actor")
 
@@ -39,6 +40,7 @@ class GatewayActor:
         self._tasks = {
             asyncio.create_task(self._routing.run(), name="routing"),
             asyncio.create_task(self._serve(), name="serve"),
+            asyncio.create_task(keep_trimmed(), name="trimming"),
         }
 
     async def _serve(self) -> None:

@@ -37,6 +37,7 @@ from .http import (
     JSON,
     NO_CACHE,
     Answer,
+    ClientStalled,
     Headers,
     Receive,
     Request,
@@ -44,6 +45,7 @@ from .http import (
     Send,
     error_answer,
     no_such_page,
+    patient,
     read_request,
     send_answer,
     text_answer,
@@ -57,9 +59,13 @@ log = logging.getLogger("shoal.cluster.gateway")
 
 LISTS_AT_ONCE = 32
 """Lists being sent at the same time; each may buffer some 16 MB."""
+SMALL_BYTES = 1 << 20
+"""A list that is all here and no longer than this waits for its client without counting among those."""
 LIST_WAIT_S = 10.0
 """How long a list waits for its turn before it is told to come back."""
 READ_ONLY = "the server does not allow this method on the requested resource: Shoal is read-only"
+PAGES = ("/healthz", "/livez", "/metrics", "/readyz", "/shoal/v1/status", "/version")
+"""Besides discovery and resources."""
 NO_WATCH = "watches are not served yet: Shoal answers get and list"
 NO_SUBRESOURCES = ": Shoal does not serve subresources"
 
@@ -95,6 +101,7 @@ class Gateway:
         if scope["type"] != "http":
             raise ValueError(f"the gateway speaks HTTP only, not {scope['type']}")
         exchange = _Exchange(self.metrics, scope["method"], asyncio.get_running_loop().time())
+        send = patient(scope, send)
         with self.metrics.in_progress.track_inprogress():
             try:
                 await self._settle(exchange, send, self._respond(exchange, scope, receive, send))
@@ -142,6 +149,8 @@ class Gateway:
         if request.method == "OPTIONS":
             return Answer(200, body=b"", headers=(NO_CACHE, ("Allow", "GET, HEAD, OPTIONS")))
         if not request.reads:
+            if not self._exists(path):
+                return no_such_page()
             raise MethodNotAllowed(READ_ONLY)
         match path:
             case ResourcePath():
@@ -158,8 +167,7 @@ class Gateway:
         if resource_type is None:
             return no_such_page()
         exchange.resource = str(path.identity)
-        options = ListOptions.parse(request.parameters, resource_type, watching=path.watching)
-        if options.watch:
+        if path.watching:
             raise MethodNotAllowed(NO_WATCH)
         accepted = _accepted(request)
         accepted.require(is_list=False)
@@ -168,7 +176,8 @@ class Gateway:
             resource=path.identity,
             namespace=path.namespace or "",
             name=path.name,
-            resource_version=options.resource_version,
+            # All there is in GetOptions: what a list may say besides is no matter here.
+            resource_version=request.parameter("resourceVersion") or "",
         )
         answer = await self._router.get(query)
         body = object_form(answer.body, resource_type, accepted, now=self._now())
@@ -190,7 +199,7 @@ class Gateway:
         accepted.require(is_list=True)
         query = CollectionQuery(resource=path.identity, namespace=path.namespace, options=options)
         answering = self._send_list(exchange, query, resource_type, accepted, send)
-        if not await unless_gone(receive, self._settle(exchange, send, answering)):
+        if not await unless_gone(receive, self._settle(exchange, send, answering)) and not exchange.stalled:
             self.metrics.aborted.labels("client gone").inc()
 
     async def _send_list(
@@ -201,15 +210,35 @@ class Gateway:
         accepted: Accepted,
         send: Send,
     ) -> None:
-        async with self._turn(), aclosing(await self._router.list(query)) as listing:
+        async with self._turn():
+            whole = await self._stream_list(exchange, query, resource_type, accepted, send)
+            if whole is None:
+                return
+            if len(whole.body) > SMALL_BYTES:
+                await exchange.send(send, whole)
+                return
+        await exchange.send(send, whole)
+
+    async def _stream_list(
+        self,
+        exchange: _Exchange,
+        query: CollectionQuery,
+        resource_type: ResourceType,
+        accepted: Accepted,
+        send: Send,
+    ) -> Answer | None:
+        """Sends a list as it comes; or returns the answer that is all here, when its objects are let go."""
+        async with aclosing(await self._router.list(query)) as listing:
             chunks = list_form(listing, resource_type, accepted, now=self._now())
             answer = Answer(200, accepted.content_type, headers=_headers(listing.provenance))
             if (listing.complete or not has_pieces(accepted)) and not exchange.head_only:
                 # One write, a Content-Length, and an error can still become a Status.
-                answer = replace(answer, body=b"".join([chunk async for chunk in chunks]))
-            else:
-                answer = replace(answer, chunks=chunks)
+                return replace(answer, body=b"".join([chunk async for chunk in chunks]))
+            answer = replace(answer, chunks=chunks)
+            if exchange.head_only:
+                return answer
             await exchange.send(send, answer)
+            return None
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -226,12 +255,32 @@ class Gateway:
         finally:
             self._lists.release()
 
+    def _exists(self, path: ResourcePath | DiscoveryPath | OtherPath) -> bool:
+        """Whether there is anything at a path, subresources taken on trust. Raises as `_known`."""
+        match path:
+            case ResourcePath():
+                return self._known(path) is not None
+            case DiscoveryPath():
+                return self._discovery.serves(path, self._routing.index)
+            case OtherPath():
+                return path.path.rstrip("/") in ("", *PAGES)
+
     def _resource_type(self, path: ResourcePath) -> ResourceType | None:
         """The resource a path names; None where kube-apiserver has no page at all.
 
         Raises:
             UnknownResource: it would answer with a Status.
         """
+        known = self._known(path)
+        if known is None:
+            return None
+        if path.subresource is not None:
+            raise UnknownResource(NO_SUBRESOURCES)
+        if known.namespaced != (path.namespace is not None) and (path.name or not known.namespaced):
+            raise UnknownResource
+        return known
+
+    def _known(self, path: ResourcePath) -> ResourceType | None:
         routes = self._routing.index
         if routes.epoch == 0:
             raise NotReady(self._routing.problem, retry_after_s=1)
@@ -243,10 +292,6 @@ class Gateway:
                 raise UnknownResource(f": {resource} is not followed: {excluded}")
             if not self._discovery.has_built_in(resource, routes):
                 return None
-            raise UnknownResource
-        if path.subresource is not None:
-            raise UnknownResource(NO_SUBRESOURCES)
-        if known.namespaced != (path.namespace is not None) and (path.name or not known.namespaced):
             raise UnknownResource
         return known
 
@@ -278,8 +323,8 @@ class Gateway:
 
     def _paths(self) -> Answer:
         groups = {known.resource.root for known in self._routing.table.catalogue}
-        own = ("/api", "/apis", "/healthz", "/livez", "/metrics", "/readyz", "/shoal/v1/status", "/version")
-        return Answer(200, JSON, msgspec.json.encode({"paths": sorted({*groups, *own})}) + b"\n")
+        paths = sorted({*groups, "/api", "/apis", *PAGES})
+        return Answer(200, JSON, msgspec.json.encode({"paths": paths}) + b"\n")
 
     async def _checks(self) -> list[Check]:
         return readiness(
@@ -312,11 +357,19 @@ class _Exchange:
         self.resource = ""
         self.code = 0
         """Status sent; 0 as long as none was."""
+        self.stalled = False
+        """The client did not take the answer."""
 
     async def send(self, send: Send, answer: Answer) -> None:
-        """Sends the answer, once."""
+        """Sends the answer, once. A client that does not take it is counted, and is nobody's problem."""
         self.code = answer.status
-        sent = await send_answer(send, answer, head_only=self.head_only)
+        try:
+            sent = await send_answer(send, answer, head_only=self.head_only)
+        except ClientStalled:
+            self.stalled = True
+            self._metrics.aborted.labels("client stalled").inc()
+            log.info("answer not taken", extra={"verb": self.verb, "resource": self.resource})
+            return
         self._metrics.response_bytes.labels(self.verb).inc(sent)
 
     def finish(self, now: float) -> None:

@@ -42,11 +42,17 @@ class Discovery:
             return Answer(
                 body=documents.groups() if path.root == "apis" else documents.api_versions(request.server)
             )
-        if path.version is None:
-            body_or_none = documents.group(path.group or "")
-        else:
-            body_or_none = documents.resources(path.group or "", path.version)
-        return no_such_page() if body_or_none is None else Answer(200, JSON, body_or_none)
+        body_or_none = _page(documents, path)
+        if body_or_none is None:
+            return no_such_page()
+        # There is one form, but kube-apiserver refuses who wants none of its own.
+        negotiate_discovery(request.headers.get("accept"))
+        return Answer(200, JSON, body_or_none)
+
+    def serves(self, path: DiscoveryPath, routes: RouteIndex) -> bool:
+        """Whether there is such a page."""
+        documents = self._current(routes)
+        return (path.version is None and path.group in (None, "")) or _page(documents, path) is not None
 
     def has_built_in(self, resource: Resource, routes: RouteIndex) -> bool:
         """Whether the group and version belong to kube-apiserver itself. There it answers an unknown resource
@@ -64,6 +70,13 @@ class Discovery:
             )
         self._catalogue = catalogue
         return self._documents
+
+
+def _page(documents: DiscoveryDocuments, path: DiscoveryPath) -> bytes | None:
+    """The page of a group or of a group's version."""
+    if path.version is None:
+        return documents.group(path.group or "")
+    return documents.resources(path.group or "", path.version)
 
 
 def _matches(if_none_match: str, etag: str) -> bool:

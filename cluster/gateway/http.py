@@ -2,18 +2,20 @@
 
 A request is read once into a value; an answer is a head and either a finished body or an iterator of
 chunks. A chunked answer that fails half-way ends the connection without its last chunk: the client sees a
-broken answer, never a short one that looks whole.
+broken answer, never a short one that looks whole. A client that takes nothing for `STALL_S` loses its
+connection: what an answer holds is not held for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from ...shards.model.errors import BadRequest, MethodNotAllowed, ShoalError
+from ..listening import CONNECTION
 from ..serving.documents import status_body
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -26,9 +28,17 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 NO_CACHE = ("Cache-Control", "no-cache, private")
 NO_SNIFF = ("X-Content-Type-Options", "nosniff")
-PARAMETERS_MAX = 256
-"""More pairs in one query than any client sends."""
+PARAMETERS_MAX = 10_000
+"""More pairs in one query than any client sends; taking many more apart would keep the event loop from others."""
+SLICE_BYTES = 256 << 10
+"""Given to the server at a time, so that what is buffered for a client that reads slowly stays small."""
+STALL_S = 30.0
+"""How long a client may take nothing of its answer."""
 READING = ("GET", "HEAD")
+
+
+class ClientStalled(Exception):  # noqa: N818 - says what happened, like the errors of shards
+    """The client took nothing of its answer for `STALL_S`; its connection is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +125,33 @@ def error_answer(error: ShoalError) -> Answer:
     return Answer(error.code, JSON, status_body(error), headers=tuple(headers))
 
 
+def patient(scope: Scope, send: Send) -> Send:
+    """`send` with a deadline: raises `ClientStalled`, with the connection broken, once the client has taken
+    nothing for `STALL_S`.
+
+    How much it has taken is the server's to say (`listening.CONNECTION`), and to a server that says so a message
+    may be given again: a wait for room that was cut short has sent nothing. From any other server, a message that
+    is not taken in time is one that never will be.
+    """
+    connection = (scope.get("extensions") or {}).get(CONNECTION)
+
+    async def send_in_time(message: Message) -> None:
+        unsent = connection["unsent"]() if connection else 0
+        while True:
+            try:
+                async with asyncio.timeout(STALL_S):
+                    return await send(message)
+            except TimeoutError:
+                before, unsent = unsent, connection["unsent"]() if connection else 0
+                if unsent >= before:
+                    break
+        if connection:
+            await connection["abort"]()
+        raise ClientStalled
+
+    return send_in_time
+
+
 async def send_answer(send: Send, answer: Answer, *, head_only: bool = False) -> int:
     """Sends an answer; returns the bytes of body sent."""
     headers = [
@@ -126,14 +163,27 @@ async def send_answer(send: Send, answer: Answer, *, head_only: bool = False) ->
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     if answer.chunks is None or head_only:
         body = b"" if head_only else answer.body
-        await send({"type": "http.response.body", "body": body})
+        left = len(body)
+        for piece in _slices(body):
+            left -= len(piece)
+            await send({"type": "http.response.body", "body": piece, "more_body": left > 0})
         return len(body)
     sent = 0
     async for chunk in answer.chunks:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        for piece in _slices(chunk):
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
         sent += len(chunk)
     await send({"type": "http.response.body", "body": b""})
     return sent
+
+
+def _slices(body: bytes) -> Iterator[bytes]:
+    """The body in pieces, each cut when it is asked for; at least one, which may be empty."""
+    if len(body) <= SLICE_BYTES:
+        yield body
+        return
+    for start in range(0, len(body), SLICE_BYTES):
+        yield body[start : start + SLICE_BYTES]
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:

@@ -33,7 +33,7 @@ class GatewayMetrics:
     """The gateway's instruments, and the scrape."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = _Registry()
         self.requests = Counter(
             "shoal_gateway_requests",
             "Requests answered.",
@@ -71,6 +71,19 @@ class GatewayMetrics:
         self._reported.source = (table, report)
         encoder, content_type = choose_encoder(accept)
         return bytes(encoder(self.registry)), content_type
+
+
+class _Registry(CollectorRegistry):
+    """A registry without the ``_created`` series, which double the size of a scrape and which nobody asks for.
+
+    prometheus_client can leave them out for the whole process only, and that may be somebody else's.
+    """
+
+    def collect(self) -> Iterable[Metric]:
+        """As prometheus_client asks it."""
+        for metric in super().collect():
+            metric.samples = [sample for sample in metric.samples if not sample.name.endswith("_created")]
+            yield metric
 
 
 class _Reported:

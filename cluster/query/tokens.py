@@ -31,6 +31,10 @@ from ..serving.options import CONTINUE_EXPIRED, VERSION_EXPIRED
 
 FORMAT = 1
 _CHECKSUM_BYTES = 4
+_ALPHABET = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+_ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
+_FIRST_TWO_BYTE = 0x80
+"""The first character Go writes as ``\\u`` and four digits."""
 _TOKEN_CHARACTERS_MAX = 1 << 20
 """Longer than a token for ten thousand partitions; what exceeds it is not decoded at all."""
 
@@ -50,7 +54,7 @@ class Position:
 def encode_token(position: Position, fingerprint: bytes) -> str:
     """The token of a position in the list with this fingerprint."""
     payload = msgpack.packb([FORMAT, fingerprint, position.epoch, position.after, dict(position.pins)])
-    return base64.urlsafe_b64encode(_checksum(payload) + payload).rstrip(b"=").decode("ascii")
+    return _encode_base64(_checksum(payload) + payload)
 
 
 def decode_token(text: str, fingerprint: bytes) -> Position:
@@ -61,8 +65,9 @@ def decode_token(text: str, fingerprint: bytes) -> Position:
     """
     raw = _decode_base64(text)
     payload = raw[_CHECKSUM_BYTES:]
-    if raw[:_CHECKSUM_BYTES] != _checksum(payload) or not payload:
-        raise _not_valid("it was not made here, or was changed")
+    if raw[:_CHECKSUM_BYTES] != _checksum(payload) or not payload or _encode_base64(raw) != text:
+        # Two texts may decode to the same bytes (spare bits at the end): only the one that was handed out counts.
+        raise _not_valid(_foreign(raw))
     match _unpack(payload):
         case [int(version), *_] if version != FORMAT:
             raise _not_valid(f"server does not recognize this encoded version {version}")
@@ -89,13 +94,36 @@ def _decode_base64(text: str) -> bytes:
     if len(text) > _TOKEN_CHARACTERS_MAX:
         raise _not_valid("it is too long")
     try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        raise _not_valid("illegal base64 data") from None
-    # Two texts may decode to the same bytes (spare bits at the end): only the one that was handed out counts.
-    if base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii") != text:
-        raise _not_valid("illegal base64 data")
-    return raw
+        # A text of the wrong length is wrong at the character that is left over.
+        at = next((at for at, character in enumerate(text) if character not in _ALPHABET), len(text) - 1)
+        raise _not_valid(f"illegal base64 data at input byte {at}") from None
+
+
+def _encode_base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
+
+
+def _foreign(raw: bytes) -> str:
+    """What is wrong with a token that is not Shoal's, in kube-apiserver's words for what is not one of its own
+    either (theirs are JSON; Go's ``encoding/json`` and ``strconv.Quote``).
+    """
+    begin = raw.lstrip(b" \t\r\n")[:1].decode("latin-1")
+    if not begin:
+        return "unexpected end of JSON input"
+    if begin in '{["-0123456789tfn':
+        return "it was not made here, or was changed"
+    match begin:
+        case "'" | "\\":
+            shown = f"\\{begin}"
+        case _ if begin.isprintable():
+            shown = begin
+        case _ if begin in _ESCAPES:
+            shown = _ESCAPES[begin]
+        case _:
+            shown = f"\\x{ord(begin):02x}" if ord(begin) < _FIRST_TWO_BYTE else f"\\u{ord(begin):04x}"
+    return f"invalid character '{shown}' looking for beginning of value"
 
 
 def _unpack(payload: bytes) -> Any:

@@ -23,7 +23,7 @@ from . import listing
 from .access import ANONYMOUS, SELF_REVIEWS, Access, Attributes
 from .control import Control
 from .endpoints import endpoint
-from .faults import Aborted, Faults, Target
+from .faults import Aborted, Faults, Refused, Target
 from .rendering import Form
 from .requests import JSON, Exchange, Receive, Scope, Send
 from .selection import Predicate, ShardSelector, parse_shard_selector, predicate
@@ -91,14 +91,25 @@ class ApiServerApp:
     async def _serve(self, exchange: Exchange) -> None:
         try:
             await self._route(exchange)
-        except Aborted:
+        except Aborted as aborted:
+            if aborted.kind:
+                self.faults.happened(aborted.kind)
             await exchange.abort()
+        except Refused as refused:
+            self.faults.happened(refused.kind)
+            await exchange.error(refused.error)
         except ShoalError as error:
             if exchange.started:
                 log.warning("answer broke off", extra={"path": exchange.path, "error": str(error)})
                 await exchange.abort()
             else:
                 await exchange.error(error)
+        except Exception as accident:  # a client gets a Status from an API server, whatever happens in it
+            log.exception("request failed", extra={"path": exchange.path})
+            if exchange.started:
+                await exchange.abort()
+            else:
+                await exchange.error(ShoalError(f"Internal error occurred: {accident}"))
 
     async def _route(self, exchange: Exchange) -> None:
         if exchange.path.startswith(Control.ROOT):
@@ -199,7 +210,9 @@ class ApiServerApp:
         )
         namespace = path.namespace if in_path else None
         shards = parse_shard_selector(options.shard_selector) if self.settings.shard_selector else None
-        if self.faults.take(("ignore-selectors",), target):
+        selecting = options.label_selector or options.field_selector or shards
+        if selecting and self.faults.take(("ignore-selectors",), target):
+            self.faults.happened("ignore-selectors")
             shards = None
             matches = predicate(served, namespace=namespace)
         else:
@@ -240,7 +253,7 @@ class ApiServerApp:
         if fault is not None:
             await exchange.begin(200, form.accepted.content_type)
             await exchange.write(body[: self.faults.pick(len(body) - 2)])
-            raise Aborted
+            raise Aborted(fault.kind)
         if self.faults.take(("garbage",), target):
             body = body[: len(body) // 2] + self.faults.noise()
         await exchange.answer(200, form.accepted.content_type, body)

@@ -7,14 +7,13 @@ controllers take a few hundred milliseconds. Pure; creating and ending collectio
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from ...shards.model.errors import Invalid
 from ...shards.model.resources import PrinterColumn, Resource, ResourceType
-from .objects import Document
+from .objects import Document, copied
 from .served import Served
 
 DEFINITIONS = Resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
@@ -30,7 +29,7 @@ def default_definition(document: Document) -> Document:
     Raises:
         Invalid: a name, scope or version list that cannot be served.
     """
-    definition = copy.deepcopy(document)
+    definition = copied(document)
     spec = definition.get("spec")
     problems = _problems(definition)
     if problems or not isinstance(spec, dict):
@@ -67,7 +66,7 @@ def default_definition(document: Document) -> Document:
 
 def established(definition: Document, time: str) -> Document:
     """The definition with the conditions of one that is served."""
-    updated = copy.deepcopy(definition)
+    updated = copied(definition)
     old = {one["type"]: one for one in updated["status"].get("conditions") or []}
     conditions = [
         {
@@ -86,13 +85,13 @@ def established(definition: Document, time: str) -> Document:
         },
     ]
     updated["status"]["conditions"] = [old.get(one["type"], one) for one in conditions]
-    updated["status"]["acceptedNames"] = copy.deepcopy(updated["spec"]["names"])
+    updated["status"]["acceptedNames"] = dict(updated["spec"]["names"])
     return updated
 
 
 def terminating(definition: Document, time: str) -> Document:
     """The definition while its objects are being deleted."""
-    updated = copy.deepcopy(definition)
+    updated = copied(definition)
     updated["metadata"]["deletionTimestamp"] = time
     updated["status"].setdefault("conditions", [])
     updated["status"]["conditions"] = [

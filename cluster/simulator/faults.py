@@ -23,7 +23,8 @@ garbage             stream  a line is replaced by bytes that are no JSON; the st
 line-410            stream  an ERROR line with a 410 Status, then the stream ends
 stall               stream  nothing is sent for `seconds` (0: ever again); the connection stays open
 compact             act     the log up to now is forgotten: older versions are 410
-restart             act     every stream breaks, the log is forgotten; revisions go on `jump` later
+restart             act     every stream breaks, the log is forgotten; revisions go on `jump` later, or
+                            earlier if it is negative: a backup is restored (see `Storage.restart`)
 =================== ======= =========================================================================
 
 Everything random comes from one generator, so that a seed repeats a run.
@@ -57,7 +58,20 @@ EXPIRED_TEXT = "The resourceVersion for the provided watch is too old."
 
 
 class Aborted(Exception):  # noqa: N818 - control flow: the connection is to be broken
-    """A fault broke the connection; the app tears it down without a proper end."""
+    """The connection is to be torn down without a proper end; `kind` is the fault that does it, if one does."""
+
+    def __init__(self, kind: str = "") -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+class Refused(Exception):  # noqa: N818 - control flow: an error is to be answered
+    """The fault `kind` answers `error` in the place of what was asked for."""
+
+    def __init__(self, kind: str, error: ShoalError) -> None:
+        super().__init__(kind)
+        self.kind = kind
+        self.error = error
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,8 +95,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     seconds: Annotated[float, Meta(ge=0)] = 0.0
     retry_after_s: Annotated[int, Meta(ge=0)] | None = 1
     """For 429 and 503; None leaves the header out."""
-    jump: Annotated[int, Meta(ge=0)] = 0
-    """By how much a restart moves the revision on."""
+    jump: int = 0
+    """By how much a restart moves the revision on; negative: back, though not below 1."""
 
 
 class _InternalFault(ShoalError):  # noqa: N818 - named like the Status reasons
@@ -101,7 +115,7 @@ class Faults:
         self._left: dict[int, int] = {}
         self._next_id = 1
         self.injected: Counter[str] = Counter()
-        """Times each kind has happened."""
+        """Times each kind has had its effect; being armed, or chosen, does not count."""
         self.pokes = Callbacks()
         """Streams that want to know when a fault is armed."""
 
@@ -109,11 +123,11 @@ class Faults:
         """Arms a fault (acts happen at once); returns the number that `disarm` takes."""
         number, self._next_id = self._next_id, self._next_id + 1
         if fault.kind == "compact":
-            self.injected[fault.kind] += 1
             self._storage.compact()
+            self.happened(fault.kind)
         elif fault.kind == "restart":
-            self.injected[fault.kind] += 1
             self._storage.restart(revision=self._storage.revision + fault.jump)
+            self.happened(fault.kind)
         else:
             self._armed[number] = fault
             if fault.count is not None:
@@ -141,7 +155,9 @@ class Faults:
         }
 
     def take(self, kinds: Sequence[str], target: Target, *, lines: int | None = None) -> Fault | None:
-        """The fault of one of these kinds that happens now to `target`, if one does; it counts as injected.
+        """The fault of one of these kinds that is to happen now to `target`, if one is.
+
+        Whoever takes it lets it happen, and says so by `happened` where the effect is, not before.
 
         `lines` is how many lines a stream has sent; None leaves `Fault.after_lines` out of account. A stream
         without lines to send passes -1, which only immediate faults answer.
@@ -159,51 +175,63 @@ class Faults:
                 self._left[number] -= 1
                 if not self._left[number]:
                     self.disarm(number)
-            self.injected[fault.kind] += 1
             return fault
         return None
+
+    def happened(self, kind: str) -> None:
+        """A fault has had its effect."""
+        self.injected[kind] += 1
 
     async def before_answer(self, target: Target) -> None:
         """Request faults that come before any answer.
 
         Raises:
             Aborted: the connection is to be dropped.
-            ShoalError: the status to answer.
+            Refused: the status to answer.
         """
         if not self._armed:
             return
         slow = self.take(("slow",), target)
         if slow is not None:
             await asyncio.sleep(slow.seconds)
+            self.happened(slow.kind)
         fault = self.take(("drop", "status-410", "status-429", "status-500", "status-503"), target)
         if fault is None:
             return
-        match fault.kind:
-            case "drop":
-                raise Aborted
-            case "status-410":
-                raise Expired(EXPIRED_TEXT)
-            case "status-429":
-                raise TooManyRequests(
-                    "Too many requests, please try again later.", retry_after_s=fault.retry_after_s
-                )
-            case "status-503":
-                raise RetryLater(
-                    "the server is currently unable to handle the request", retry_after_s=fault.retry_after_s
-                )
-            case _:
-                raise _InternalFault("Internal error occurred: fault injected")
+        if fault.kind == "drop":
+            raise Aborted(fault.kind)
+        raise Refused(fault.kind, _refusal(fault))
+
+    async def stall(self, fault: Fault) -> None:
+        """Returns after the seconds of the fault, or never."""
+        self.happened(fault.kind)
+        await asyncio.sleep(fault.seconds) if fault.seconds else await asyncio.Event().wait()
 
     def pick(self, upto: int) -> int:
         """A number from 0 to `upto`, both included, from the seeded generator."""
         return self._rng.randint(0, upto)
 
     def noise(self) -> bytes:
-        """A line that is no JSON: bytes of any value but the newline that ends it."""
+        """A line that is no JSON: bytes of any value but the newline that ends it. It counts as garbage sent."""
+        self.happened("garbage")
         return bytes(self._rng.choice(_NOISE) for _ in range(self._rng.randint(1, 60))) + b"\n"
 
 
 _NOISE = bytes(byte for byte in range(256) if byte not in b'\n\r\t 0123456789{}[]"tfn-')
+
+
+def _refusal(fault: Fault) -> ShoalError:
+    match fault.kind:
+        case "status-410":
+            return Expired(EXPIRED_TEXT)
+        case "status-429":
+            text = "Too many requests, please try again later."
+            return TooManyRequests(text, retry_after_s=fault.retry_after_s)
+        case "status-503":
+            text = "the server is currently unable to handle the request"
+            return RetryLater(text, retry_after_s=fault.retry_after_s)
+        case _:
+            return _InternalFault("Internal error occurred: fault injected")
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ class Lifecycle:
         self._catalogue = catalogue
         self._storage = storage
         self._timestamp = timestamp
+        storage.went_back.add(self._serve_what_is_defined)
 
     def has_contents(self, served: Served) -> bool:
         """Whether deleting an object of this resource deletes others."""
@@ -71,6 +72,26 @@ class Lifecycle:
             self._storage.collection(served.collection),
             lambda version: store(done, served.stored_as, version),
         )
+
+    def _serve_what_is_defined(self) -> None:
+        """Brings the catalogue in step with definitions that came, went or changed without an event.
+
+        Objects of a definition that is back are gone: they were deleted with it, and so was their log.
+        """
+        objects = self._storage.collection(DEFINITIONS_COLLECTION).objects
+        definitions = {
+            stored.name: default_definition(parse_object(stored.body)) for stored in objects.values()
+        }
+        for name in {served.collection for served in self._catalogue.all() if served.type.custom}:
+            if name not in definitions:
+                self._catalogue.install(name, ())
+                self._storage.drop(name)
+        for name, definition in definitions.items():
+            if definition["metadata"].get("deletionTimestamp"):
+                continue
+            if name not in self._storage.collections:
+                self._storage.open(name)
+            self._catalogue.install(name, served_by(definition))
 
     def empty(self, served: Served, stored: Stored) -> Stored:
         """Marks the object as terminating and deletes what is in it; returns the marked object.

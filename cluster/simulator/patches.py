@@ -9,17 +9,19 @@ content type is refused with 415, the answer of a server where the patch type is
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jsonpatch
 import msgspec
 import yaml
 
+from ...shards.api.scan import at_any_depth
 from ...shards.model.errors import BadRequest, Invalid, UnsupportedMediaType
 from ...shards.model.resources import ResourceType
-from .objects import Document
+from .objects import Document, TooDeep, copied, parse_json
+from .validation import check_object, parse_yaml
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -69,7 +71,7 @@ def apply_patch(document: Document, patch: Patch, resource_type: ResourceType) -
     Raises:
         UnsupportedMediaType: a format that is not offered (for this resource).
         BadRequest: the patch cannot be read.
-        Invalid: it cannot be applied to this object.
+        Invalid: it cannot be applied to this object, or leaves none.
     """
     media = patch.content_type.partition(";")[0].strip()
     offered = (
@@ -81,35 +83,45 @@ def apply_patch(document: Document, patch: Patch, resource_type: ResourceType) -
             + ", ".join(offered)
         )
     change = _read(patch.body)
-    if media == JSON_PATCH:
-        return _json_patch(document, change)
-    if not isinstance(change, dict):
+    if media != JSON_PATCH and not isinstance(change, dict):
         raise BadRequest("error decoding patch: json: cannot unmarshal into Go value of type map")
-    if media == MERGE_PATCH:
-        merged: Document = merge(document, change)
-        return merged
-    return strategic_merge(document, change)
+    match media:
+        case "application/json-patch+json":
+            patched = at_any_depth(partial(_json_patch, document), change)
+        case "application/merge-patch+json":
+            patched = at_any_depth(partial(merge, document), change)
+        case _:
+            patched = at_any_depth(partial(strategic_merge, document), change)
+    return check_object(patched)
 
 
 def _read(patch: bytes) -> Any:
     try:
-        return msgspec.json.decode(patch)
+        return parse_json(patch)
     except msgspec.DecodeError:
         pass
+    except TooDeep as error:
+        raise BadRequest(f"error decoding patch: {error}") from error
     try:  # the API server converts YAML to JSON before it looks at a patch
-        return yaml.safe_load(patch)
+        return parse_yaml(patch)
     except yaml.YAMLError as error:
         raise BadRequest(f"error decoding patch: {error}") from error
 
 
-def _json_patch(document: Document, operations: Any) -> Document:
+def _json_patch(document: Document, operations: Any) -> Any:
     if not isinstance(operations, list):
         raise BadRequest("error decoding patch: json: cannot unmarshal into Go value of type jsonpatch.Patch")
     try:
-        patched: Document = jsonpatch.JsonPatch(operations).apply(copy.deepcopy(document))
+        patched = jsonpatch.JsonPatch(operations).apply(copied(document), in_place=True)
     except jsonpatch.InvalidJsonPatch as error:
         raise BadRequest(f"error decoding patch: {error}") from error
-    except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, KeyError, TypeError) as error:
+    except (
+        jsonpatch.JsonPatchException,
+        jsonpatch.JsonPointerException,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as error:
         # The API server hides the cause as well (NewGenericServerResponse for 422).
         raise Invalid("the server rejected our request due to an error in our request") from error
     return patched

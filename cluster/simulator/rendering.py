@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
+from ...shards.api.scan import at_any_depth
 from ...shards.model.versions import Version
 from ..serving import tables
 from ..serving.documents import (
@@ -42,6 +44,9 @@ class Form:
             NotAcceptable: a form only lists have was asked for.
         """
         self.accepted.require(is_list=False)
+        return at_any_depth(partial(self._object, now=now), stored)
+
+    def _object(self, stored: Stored, *, now: datetime) -> bytes:
         body, accepted = self.served.body(stored), self.accepted
         match accepted.convert:
             case "Table":
@@ -66,6 +71,9 @@ class Form:
             NotAcceptable: a form only single objects have was asked for.
         """
         self.accepted.require(is_list=True)
+        return at_any_depth(partial(self._list, metadata=metadata, now=now), objects)
+
+    def _list(self, objects: Sequence[Stored], *, metadata: ListMetadata, now: datetime) -> bytes:
         bodies, accepted = map(self.served.body, objects), self.accepted
         match accepted.convert:
             case "Table":
@@ -117,6 +125,11 @@ class Form:
         return self._line("BOOKMARK", body, now=now, first=False)
 
     def _line(self, kind: str, body: bytes, *, now: datetime, first: bool) -> bytes:
+        if not self.accepted.convert:
+            return watch_event(kind, body)
+        return at_any_depth(partial(self._converted, kind, now=now, first=first), body)
+
+    def _converted(self, kind: str, body: bytes, *, now: datetime, first: bool) -> bytes:
         match self.accepted.convert:
             case "Table":
                 return tables.table_event(
@@ -128,7 +141,5 @@ class Form:
                     include_object=self.accepted.include_object,
                     version=self.accepted.meta_version,
                 )
-            case "":
-                return watch_event(kind, body)
             case _:
                 return watch_event(kind, partial_metadata(body, self.accepted.meta_version))

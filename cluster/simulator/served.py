@@ -13,8 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
+from ...shards.api.scan import at_any_depth
 from ...shards.model.resources import Resource, ResourceType
 from ..serving.discovery import DiscoveryDocuments
 from ..serving.documents import encode_object
@@ -71,7 +72,8 @@ class Served:
         if stored.body.startswith(self._prefix):
             return stored.body
         if self.type.resource == _EVENTS:
-            return encode_object(_renamed(parse_object(stored.body), _EVENT_NAMES_BACK), self.type)
+            renamed = _renamed(parse_object(stored.body), _EVENT_NAMES_BACK)
+            return at_any_depth(partial(encode_object, resource_type=self.type), renamed)
         # Stored as another version of the same kind. The first occurrence is the object's own: kind and
         # apiVersion stand in front of everything else.
         own = f'"apiVersion":"{self.type.resource.api_version}"'.encode()

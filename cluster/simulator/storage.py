@@ -185,6 +185,23 @@ class Collection:
         self._forget(bisect_right(self.events, version, key=lambda event: event.version))
         self.oldest = max(self.oldest, version)
 
+    def begin_anew(self, version: Version, *, back: bool) -> None:
+        """Forgets every event: what there is was always there, as of `version`. Only `Storage` calls it.
+
+        `back`: there may be objects newer than that. They are back at their last state that is not, as far as the
+        log knows it; otherwise they are gone.
+        """
+        if back:
+            state = self.state(max(version, self.oldest))
+            objects = (self.objects if state is None else state.objects).items()
+            kept = {key: stored for key, stored in objects if stored.version <= version}
+            self.objects.clear()
+            self.objects.update(kept)
+        self._forget(len(self.events))
+        self._states.clear()
+        self.oldest = self.observed = version
+        self.last = Version(0)
+
     def _forget(self, count: int) -> None:
         if not count:
             return
@@ -285,6 +302,8 @@ class Storage:
         self.collections: dict[str, Collection] = {}
         self.subscribers = Callbacks()
         """Called after every write to any collection."""
+        self.went_back = Callbacks()
+        """Called when `restart` has put older objects in the place of newer ones, without events."""
         self._floor = self.revision
         """Compacted for collections as well that do not exist yet."""
         self._history_events = history_events
@@ -355,18 +374,24 @@ class Storage:
         """What a server that comes back with an empty watch cache is like: objects stay, the log is
         forgotten.
 
-        With `revision`, versions continue from there (never from below the present one), as after a
-        restore of etcd with a bumped revision.
+        With `revision`, versions continue from there: above the present one as after a restore of etcd with a
+        bumped revision, below it (not below 1) as after a restore without, from an old backup. Then the objects are
+        those of that revision, as far as the logs reach back: what was written later is undone, and what is newer
+        than that revision with an older state nobody knows is gone. Versions that were given once are given again.
         """
+        back = revision is not None and revision < self.revision
         if revision is not None:
-            self.revision = max(self.revision, Version(revision))
+            self.revision = Version(max(1, revision))
         self.incarnation += 1
         self._floor = self.revision
         for collection in self.collections.values():
-            collection.compact(self.revision)
-            collection.observed = self.revision
-            collection.last = Version(0)
+            collection.begin_anew(self.revision, back=back)
+        if back:
+            for follow in tuple(self.went_back):
+                follow()
+        for collection in tuple(self.collections.values()):
             collection.notify()
+        self._notify()
 
     def drop(self, name: str) -> None:
         """Ends a collection whose resource is gone; its streams finish."""

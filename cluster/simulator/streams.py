@@ -6,7 +6,6 @@ fault is due it writes what comes before it, does it, and says whether the strea
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from ...shards.model.errors import Expired
@@ -27,10 +26,16 @@ class FaultySink:
         silent = faults.take(("no-bookmarks",), target)
         late = None if silent else faults.take(("late-bookmarks",), target)
         self._bookmark_delay = None if silent else (late.seconds if late else 0.0)
+        self._bookmark_fault = silent or late
 
     def bookmarks(self, due_at: float | None) -> float | None:
         """When a bookmark due at that loop time is really sent; None for never."""
-        if due_at is None or self._bookmark_delay is None:
+        if due_at is None:
+            return None
+        if self._bookmark_fault is not None and self._bookmark_delay != 0.0:
+            self._faults.happened(self._bookmark_fault.kind)
+            self._bookmark_fault = None  # once for the whole stream
+        if self._bookmark_delay is None:
             return None
         return due_at + self._bookmark_delay
 
@@ -52,17 +57,18 @@ class FaultySink:
             case "truncate":
                 line = rest[0] if rest else b'{"type":"MODIFIED","object":{"kind":'
                 await self._write(line[: 1 + self._faults.pick(len(line) - 2)])
-                raise Aborted
+                raise Aborted(fault.kind)
             case "garbage":
                 await self._write_all((self._faults.noise(), *rest[1:]))
             case "line-410":
                 await self._write(watch_event("ERROR", status_body(Expired(EXPIRED_TEXT))))
+                self._faults.happened(fault.kind)
                 return False
             case "stall":
-                await asyncio.sleep(fault.seconds) if fault.seconds else await asyncio.Event().wait()
+                await self._faults.stall(fault)
                 await self._write_all(rest)
             case _:
-                raise Aborted
+                raise Aborted(fault.kind)
         return True
 
     async def _write_all(self, lines: Sequence[bytes]) -> None:

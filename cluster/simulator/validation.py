@@ -1,7 +1,7 @@
 """What a written object must be like, and the errors for what it is not. Pure.
 
-Covers what every kind shares: kind and version of the body, names, the namespace of the path. Contents
-are not validated: a simulator accepts specs a real server would refuse.
+Covers what every kind shares: kind and version of the body, names, the namespace of the path, the types of
+metadata (`typed`). Other contents are not validated: a simulator accepts specs a real server would refuse.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from ...shards.api.scan import at_any_depth
 from ...shards.model.errors import (
     AlreadyExists,
     BadRequest,
@@ -22,8 +23,9 @@ from ...shards.model.errors import (
     UnsupportedMediaType,
 )
 from ...shards.model.resources import Resource, ResourceType
-from .objects import Document
+from .objects import Document, TooDeep, parse_json
 from .protobuf import MEDIA_TYPE, decode_protobuf
+from .typed import GO_KINDS, WrongType, check_types
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -39,7 +41,6 @@ _LABEL_RULE = (
 )
 _RBAC = "rbac.authorization.k8s.io"
 _LABELLED = frozenset({"namespaces", "services"})
-_GO_KINDS = {list: "array", str: "string", int: "number", float: "number", bool: "bool"}
 _TYPE_META = (
     r'struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }'
 )
@@ -111,16 +112,98 @@ def decode_body(body: bytes, content_type: str, resource_type: ResourceType) -> 
         )
     kind = resource_type.kind
     if media == MEDIA_TYPE:
-        return check_kind(decode_protobuf(body), resource_type)
+        return _typed(check_kind(decode_protobuf(body), resource_type), resource_type)
     try:
-        document = yaml.safe_load(body) if media == "application/yaml" else msgspec.json.decode(body)
+        document = parse_yaml(body) if media == "application/yaml" else parse_json(body)
+    except TooDeep as error:
+        raise BadRequest(f"couldn't get version/kind; json parse error: {error}") from error
     except (msgspec.DecodeError, yaml.YAMLError) as error:
         raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {error}", body) from error
     if not isinstance(document, dict):
-        what = _GO_KINDS.get(type(document), "null")
+        what = GO_KINDS.get(type(document), "null")
         text = f"json: cannot unmarshal {what} into Go value of type {_TYPE_META}"
         raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {text}", body)
+    for name in ("kind", "apiVersion"):
+        if not isinstance(document.get(name), str | None):
+            what = GO_KINDS[type(document[name])]
+            text = f"json: cannot unmarshal {what} into Go struct field .{name} of type string"
+            raise _unrecognized(kind, f"couldn't get version/kind; json parse error: {text}", body)
+    return _typed(check_kind(document, resource_type), resource_type)
+
+
+def parse_yaml(text: bytes) -> Any:
+    """What YAML says in the types JSON has: times are text, keys are text.
+
+    Raises:
+        yaml.YAMLError: it is no YAML, or says what JSON cannot.
+        TooDeep: it is nested too deeply.
+    """
+    try:
+        return parse_json(msgspec.json.encode(yaml.load(text, _PlainLoader)))  # noqa: S506 - a SafeLoader
+    except RecursionError as error:
+        raise TooDeep("json: exceeded max depth") from error
+    except (TypeError, ValueError) as error:
+        raise yaml.YAMLError(f"error converting YAML to JSON: {error}") from error
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Without the tag of times: the API server converts YAML to JSON, which has none."""
+
+
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, expression) for tag, expression in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _typed(document: Document, resource_type: ResourceType) -> Document:
+    try:
+        check_types(document, resource_type)
+    except WrongType as error:
+        kind = resource_type.kind
+        raise BadRequest(
+            f'{kind} in version "{resource_type.resource.version}" cannot be handled as a {kind}: {error}'
+        ) from error
+    return document
+
+
+def check_object(patched: Any) -> Document:
+    """What a patch has left, if it is an object.
+
+    Raises:
+        Invalid: it is none.
+    """
+    if not isinstance(patched, dict):
+        what = GO_KINDS.get(type(patched), "null")
+        raise _invalid_patch(patched, f"json: cannot unmarshal {what} into Go value of type {_TYPE_META}")
+    return patched
+
+
+def check_patched(document: Document, resource_type: ResourceType) -> Document:
+    """What a patch has made of an object, if a client can decode it.
+
+    Raises:
+        BadRequest: it is of another kind or version.
+        Invalid: it has values of wrong types.
+    """
+    for name in ("kind", "apiVersion"):
+        if not isinstance(document.get(name), str | None):
+            what = GO_KINDS[type(document[name])]
+            text = f"json: cannot unmarshal {what} into Go struct field .{name} of type string"
+            raise _invalid_patch(document, text)
+    try:
+        check_types(document, resource_type)
+    except WrongType as error:
+        raise _invalid_patch(document, str(error)) from error
     return check_kind(document, resource_type)
+
+
+def _invalid_patch(document: Any, why: str) -> Invalid:
+    """Names no object: the API server has nothing yet that it could name (``patcher.applyPatch``)."""
+    text = at_any_depth(msgspec.json.encode, document).decode()
+    message = f"Invalid value: {msgspec.json.encode(text).decode()}: {why}"
+    cause = {"reason": "FieldValueInvalid", "message": message, "field": "patch"}
+    return Invalid(f' "" is invalid: patch: {message}', details={"causes": [cause]})
 
 
 def check_kind(document: Document, resource_type: ResourceType) -> Document:
@@ -140,11 +223,6 @@ def check_kind(document: Document, resource_type: ResourceType) -> Document:
         raise BadRequest(
             f"the API version in the data ({given_version}) does not match the expected API version "
             f"({api_version})"
-        )
-    if not isinstance(document.get("metadata", {}), dict):
-        raise BadRequest(
-            f'{kind} in version "{resource_type.resource.version}" cannot be handled as a {kind}: '
-            "json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta"
         )
     return document
 

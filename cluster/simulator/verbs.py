@@ -9,7 +9,6 @@ them: admission, quotas, garbage collection by owner, graceful deletion of pods.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,7 +20,7 @@ from ...shards.model.resources import Resource
 from . import validation
 from .defaults import fill_defaults
 from .lifecycle import Lifecycle
-from .objects import NO_GENERATION, Document, adopt, arrange, parse_object, reversion, store
+from .objects import NO_GENERATION, Document, adopt, arrange, parse_object, reversion, same, store
 from .ownership import record_writer
 from .patches import Patch, apply_patch
 from .selection import Predicate
@@ -211,8 +210,7 @@ class Verbs:
         """
         stored = self.get(served, namespace, name)
         document = parse_object(served.body(stored))
-        changed = apply_patch(document, patch, served.type)
-        validation.check_kind(changed, served.type)
+        changed = validation.check_patched(apply_patch(document, patch, served.type), served.type)
         return self._change(served, stored, served.to_storage(changed), writer, subresource)
 
     def update(
@@ -229,9 +227,9 @@ class Verbs:
         """
         stored: Stored = self.collection(served).objects[key]
         document = parse_object(stored.body)
-        before = copy.deepcopy(document.get("spec"))
+        before = parse_object(stored.body).get("spec")
         change(document)
-        if self._counts_generations(served) and document.get("spec") != before:
+        if self._counts_generations(served) and not same(document.get("spec"), before):
             document["metadata"]["generation"] = document["metadata"].get("generation", 0) + 1
         return self._write(served, document, writer, None)
 
@@ -259,11 +257,11 @@ class Verbs:
                     changed["status"] = current["status"]
             fill_defaults(changed, served.collection)
             changed = self._lifecycle.prepare(served, changed)
-            if self._counts_generations(served) and _content(changed) != _content(current):
+            if self._counts_generations(served) and not same(_content(changed), _content(current)):
                 changed["metadata"]["generation"] = old.get("generation", 0) + 1
         if changed.get("status", ...) is None:
             del changed["status"]
-        if arrange(changed, served.stored_as) == arrange(current, served.stored_as):
+        if same(arrange(changed, served.stored_as), arrange(current, served.stored_as)):
             return stored  # the API server does not write what would change nothing
         if old.get("deletionTimestamp") and not changed["metadata"].get("finalizers"):
             return self._forget(served, stored).stored

@@ -85,6 +85,7 @@ class Watch:
     start: Version = field(init=False)
     broken: bool = field(init=False, default=False)
     """After `run`: the server went away under the stream, so it has no proper end."""
+    _incarnation: int = field(init=False)
     _wake: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     _ended: bool = field(init=False, default=False)
     _awaited: Version | None = field(init=False, default=None)
@@ -96,6 +97,7 @@ class Watch:
 
     def __post_init__(self) -> None:
         self.start = self.options.watch_version()
+        self._incarnation = self.storage.incarnation
 
     def end(self) -> None:
         """Ends the stream at its next step: the client went away."""
@@ -157,7 +159,9 @@ class Watch:
 
     async def _live(self, sink: Sink, began: Version, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        collection, incarnation = self.collection, self.storage.incarnation
+        collection = self.collection
+        if self._interrupted():
+            return
         try:
             cursor = collection.position_after(began)
         except Compacted:
@@ -168,6 +172,8 @@ class Watch:
         self._bookmark_at = self._next_bookmark(loop.time(), deadline)
         while not self._ended and loop.time() < deadline:
             self._wake.clear()
+            if self._interrupted():
+                return
             try:
                 events = collection.since(cursor, _BATCH_EVENTS)
             except Compacted:
@@ -179,9 +185,13 @@ class Watch:
                 if not await sink.send(lines) or behind > self.window.backlog_events:
                     return
                 continue
-            self.broken = self.storage.incarnation != incarnation
-            if self.broken or collection.closed or not await self._idle(sink, deadline):
+            if collection.closed or not await self._idle(sink, deadline):
                 return
+
+    def _interrupted(self) -> bool:
+        """Whether the server has restarted since the stream began; then it breaks."""
+        self.broken = self.storage.incarnation != self._incarnation
+        return self.broken
 
     async def _idle(self, sink: Sink, deadline: float) -> bool:
         """Does what is due between events, then waits; False ends the stream."""

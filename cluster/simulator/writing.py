@@ -74,6 +74,14 @@ class Writing:
             ShoalError: what the API server would answer as a Status.
         """
         body = await exchange.body()
+        try:
+            await self._answer_to(body, exchange, path, served, verb, user)
+        except RecursionError as error:
+            raise BadRequest("json: exceeded max depth") from error
+
+    async def _answer_to(  # noqa: PLR0917 - the parts of one request
+        self, body: bytes, exchange: Exchange, path: ResourcePath, served: Served, verb: str, user: User
+    ) -> None:
         qualified = served.type.resource.qualified_name
         if verb == "create" and qualified in (_CAN_I, _WHO_AM_I):
             await self._review(exchange, served, body, user)
@@ -248,12 +256,23 @@ def _dry_run(text: str) -> bool:
     return text == "All"
 
 
+class _Preconditions(msgspec.Struct, rename="camel"):
+    uid: str | None = None
+    resource_version: str | None = None
+
+
+class _DeleteOptions(msgspec.Struct):
+    preconditions: _Preconditions | None = None
+
+
 def _delete_options(body: bytes, content_type: str) -> dict[str, Any]:
     if not body:
         return {}
     if content_type.startswith(MEDIA_TYPE):
         return decode_protobuf(body)
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        options = msgspec.json.decode(body, type=dict[str, Any])
+        msgspec.convert(options, _DeleteOptions)
     except msgspec.MsgspecError as error:
         raise BadRequest(f"not DeleteOptions: {error}") from error
+    return options

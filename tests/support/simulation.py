@@ -305,11 +305,14 @@ class Simulation:
         while self.loop.time() < seconds:
             await asyncio.sleep(rng.expovariate(1 / pace))
             kind = rng.choice(self.kinds)
+            verb, resource = rng.choice(("", "list", "watch")), rng.choice(("", "configmaps", "nodes"))
+            if kind == "ignore-selectors":
+                verb = resource = ""  # few requests select at all
             self.app.faults.arm(
                 Fault(
                     kind=kind,
-                    verb=rng.choice(("", "list", "watch")),
-                    resource=rng.choice(("", "configmaps", "nodes")),
+                    verb=verb,
+                    resource=resource,
                     count=rng.choice((1, 1, 3, 10)),
                     probability=rng.choice((1.0, 0.5)),
                     after_lines=rng.choice((0, 0, 1, 5)),

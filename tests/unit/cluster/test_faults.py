@@ -330,3 +330,130 @@ def test_what_is_no_fault(document: object, fragment: str) -> None:
         assert (await server.ask("GET", "/simulator/weather"))[0] == 404
 
     in_virtual_time(main())
+
+
+# -- going back -------------------------------------------------------------------------------------
+
+
+def test_a_restart_that_goes_back_restores_the_state_of_then() -> None:
+    async def main() -> None:
+        server = caller()
+        await server.create(MAPS, "kept")
+        await server.create(MAPS, "changed", data={"a": "old"})
+        await server.create(MAPS, "deleted")
+        then = server.app.storage.revision
+        before = await server.get(MAPS)
+        merge = {"Content-Type": "application/merge-patch+json"}
+        await server.ask("PATCH", f"{MAPS}/changed", {"data": {"a": "new"}}, headers=merge)
+        await server.ask("DELETE", f"{MAPS}/deleted")
+        await server.create(MAPS, "made")
+        async with server.watch(f"{MAPS}?resourceVersion={server.app.storage.revision}") as lines:
+            server.app.faults.arm(Fault(kind="restart", jump=then - server.app.storage.revision))
+            assert not await until_broken(lines)
+        assert server.app.storage.revision == then
+        assert await server.get(MAPS) == before
+        assert server.app.faults.injected == {"restart": 1}
+
+    in_virtual_time(main())
+
+
+def test_after_going_back_versions_from_before_lie_in_the_future() -> None:
+    async def main() -> None:
+        server = caller()
+        await fill(server, 20)  # 6 to 25
+        server.app.faults.arm(Fault(kind="restart", jump=-10))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        status, answer = await server.ask("GET", f"{MAPS}?resourceVersion=25")
+        assert (status, answer["reason"]) == (504, "Timeout")
+        watched = f"{MAPS}?resourceVersion=25&allowWatchBookmarks=1&timeoutSeconds=30"
+        began = loop.time()
+        async with server.watch(watched) as lines:
+            await fill_from(server, 15, 20)  # again 16 to 20: older than what the client has seen
+            assert await lines.brief() == []
+        assert loop.time() - began == pytest.approx(30, abs=1)
+        async with server.watch(f"{MAPS}?resourceVersion=15&timeoutSeconds=1") as lines:
+            assert len(await lines.brief()) == 5
+
+    in_virtual_time(main())
+
+
+async def fill_from(server: Caller, first: int, end: int) -> None:
+    for number in range(first, end):
+        await server.create(MAPS, f"m{number:03}")
+
+
+def test_definitions_go_back_as_well() -> None:
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    names = {"plural": "widgets", "kind": "Widget"}
+    spec = {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": names,
+        "versions": [{"name": "v1", "served": True, "storage": True}],
+    }
+    document = {"metadata": {"name": "widgets.example.com"}, "spec": spec}
+    widgets = "/apis/example.com/v1/namespaces/default/widgets"
+
+    async def main() -> None:
+        server = caller()
+        without = server.app.storage.revision
+        assert (await server.ask("POST", definitions, document))[0] == 201
+        await server.create(widgets, "w")
+        having = server.app.storage.revision
+        assert (await server.ask("DELETE", f"{definitions}/widgets.example.com"))[0] == 200
+        assert (await server.ask("GET", widgets))[0] == 404
+        server.app.faults.arm(Fault(kind="restart", jump=having - server.app.storage.revision))
+        assert (await server.get(widgets))["items"] == [], "a definition that is back has lost its objects"
+        assert any(group["name"] == "example.com" for group in (await server.get("/apis"))["groups"])
+        await server.create(widgets, "w")
+        async with server.watch(f"{widgets}?resourceVersion=0") as lines:
+            assert (await lines.next())[0] == "ADDED"
+            server.app.faults.arm(Fault(kind="restart", jump=without - server.app.storage.revision))
+            assert not await until_broken(lines)
+        assert (await server.ask("GET", widgets))[0] == 404
+        assert not any(group["name"] == "example.com" for group in (await server.get("/apis"))["groups"])
+
+    in_virtual_time(main())
+
+
+def test_a_stream_with_lines_to_send_breaks_as_well() -> None:
+    async def main() -> None:
+        server = caller()
+        async with server.watch(WATCH) as lines:
+            await server.create(MAPS, "a")
+            server.app.faults.arm(Fault(kind="restart", jump=-1))
+            await until_broken(lines)
+
+    in_virtual_time(main())
+
+
+# -- what is counted --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["cut", "line-410", "no-bookmarks", "late-bookmarks", "ignore-selectors"])
+def test_a_fault_that_meets_nothing_to_disturb_does_not_count(kind: Kind) -> None:
+    async def main() -> None:
+        server = caller()
+        server.app.faults.arm(Fault(kind=kind, seconds=3, after_lines=5))
+        async with server.watch("/api/v1/configmaps?resourceVersion=5&timeoutSeconds=9") as lines:
+            await server.create(MAPS, "a")
+            assert await lines.brief() == ["ADDED a@6"]
+        assert not server.app.faults.injected
+
+    in_virtual_time(main())
+
+
+@pytest.mark.parametrize("kind", ["no-bookmarks", "late-bookmarks"])
+def test_withheld_bookmarks_count_once_a_stream(kind: Kind) -> None:
+    async def main() -> None:
+        server = caller()
+        server.app.faults.arm(Fault(kind=kind, seconds=100))
+        async with server.watch(WATCH) as lines:
+            for name in ("a", "b", "c"):
+                await server.create(MAPS, name)
+                await asyncio.sleep(1)
+            assert await lines.brief() == ["ADDED a@6", "ADDED b@7", "ADDED c@8"]
+        assert server.app.faults.injected == {kind: 1}
+
+    in_virtual_time(main())

@@ -162,6 +162,61 @@ async def test_writes_are_refused(method, path):
     assert reply.headers["allow"] == "GET, HEAD, OPTIONS"
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/nothing", None),
+        ("/openapi/v2", None),
+        ("/api/v7", None),
+        ("/apis/none.example.com", None),
+        ("/apis/example.com/v1/gadgets", None),
+        ("/api/v1/gadgets", "NotFound"),
+        ("/api/v1/namespaces/a/secrets", "NotFound"),
+    ],
+)
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+async def test_a_write_to_what_is_not_there_is_not_found(method, path, reason):
+    reply = await installation().ask(path, method=method)
+    assert reply.status == 404
+    if reason is None:
+        assert reply.body == b"404 page not found\n"
+    else:
+        assert reply.json["reason"] == reason
+
+
+@pytest.mark.parametrize("path", ["/", "/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1", "/metrics"])
+async def test_a_write_to_a_page_that_is_there_is_refused(path):
+    assert (await installation().ask(path, method="POST")).status == 405
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "limit=x",
+        "timeoutSeconds=x",
+        "labelSelector=%zz",
+        "labelSelector=a%20in",
+        "fieldSelector=spec.none%3D1",
+        "sendInitialEvents=true",
+        "resourceVersionMatch=Exact",
+        "continue=bogus",
+        "watch=1",
+        "watch=x&allowWatchBookmarks=true",
+    ],
+)
+async def test_a_get_reads_no_options_of_a_list(query):
+    built = installation()
+    reply = await built.ask(f"/api/v1/nodes/node-1?{query}")
+    assert (reply.status, reply.body) == (200, made(NODES, "node-1") + b"\n")
+    assert (await built.ask(f"/api/v1/nodes/node-9?{query}")).status == 404
+
+
+async def test_a_get_reads_its_version():
+    reply = await installation().ask("/api/v1/nodes/node-1?limit=1&resourceVersion=x")
+    assert (reply.status, reply.json["reason"]) == (400, "BadRequest")
+    assert (await installation().ask("/api/v1/watch/nodes/node-1")).status == 405
+
+
 async def test_head_has_the_head_only_and_options_says_what_is_allowed():
     built = installation()
     for path in ("/api/v1/pods", "/api/v1/nodes/node-1", "/version"):
@@ -183,7 +238,8 @@ async def test_head_has_the_head_only_and_options_says_what_is_allowed():
         ("/api/v1/pods?limit=%zz", 400),
         ("/api/v1/pods?limit=99999999999999999999", 400),
         ("/api/v1/pods?labelSelector=%00", 400),
-        ("/api/v1/pods?" + "a=b&" * 300, 400),
+        ("/api/v1/pods?" + "a=b&" * 300, 200),
+        ("/api/v1/pods?" + "a=b&" * 10_001, 400),
         ("/api/v1/pods?&&=&limit=1&limit=x", 200),
         ("/api/v1/pods?fieldSelector=metadata.name%3D..%2F..", 200),
         ("/api/v1/pods?continue=%ff", 400),
@@ -244,6 +300,16 @@ async def test_legacy_discovery():
     ]
     assert (await built.ask("/apis/none.example.com")).status == 404
     assert "/apis/apps/v1" in (await built.ask("/")).json["paths"]
+
+
+@pytest.mark.parametrize("path", ["/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1"])
+async def test_discovery_is_not_sent_in_a_form_that_was_not_asked_for(path):
+    built = installation()
+    refused = await built.ask(path, accept="text/html")
+    assert (refused.status, refused.json["reason"]) == (406, "NotAcceptable")
+    for accept in ("text/html,application/json", "*/*", AGGREGATED):
+        assert (await built.ask(path, accept=accept)).status == 200
+    assert (await built.ask("/apis/none.example.com", accept="text/html")).status == 404
 
 
 # -- health -------------------------------------------------------------------------------------------------
@@ -501,6 +567,131 @@ def test_too_many_lists_at_once_are_told_to_come_back():
         assert reply.status == 429
         assert reply.headers["retry-after"] == "1"
         assert (await second).status == 200
+
+    run_virtual(main())
+
+
+class Client:
+    """One that asks over ASGI and takes so many messages, each after so many seconds, and then none."""
+
+    def __init__(self, takes, every_s=0.0, extensions=None):
+        self.takes, self.every_s = takes, every_s
+        self.extensions = extensions
+        self.taken = []
+
+    async def ask(self, app, path):
+        target, _, query = path.partition("?")
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": target,
+            "query_string": query.encode(),
+            "headers": (),
+            "extensions": self.extensions,
+        }
+        await app(scope, self.receive, self.send)
+
+    async def receive(self):
+        await asyncio.Event().wait()
+
+    async def send(self, message):
+        await asyncio.sleep(self.every_s)
+        if len(self.taken) == self.takes:
+            await asyncio.Event().wait()
+        self.taken.append(message)
+
+
+def elapsed():
+    return asyncio.get_running_loop().time()
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/pods", "/api/v1/pods?limit=3000", "/api/v1/namespaces/b/pods/db-0"]
+)
+@pytest.mark.parametrize("takes", [0, 1])
+def test_a_client_that_takes_nothing_is_left_after_half_a_minute(path, takes):
+    async def main():
+        built = long_installation()
+        client = Client(takes)
+        await client.ask(built.gateway, path)
+        assert elapsed() == pytest.approx(30.0)
+        assert len(client.taken) == takes
+        assert built.gateway._lists._value == 32
+        assert [shard.open_streams for shard in built.shards.values()] == [0, 0]
+        assert counted(built, "shoal_gateway_aborted_total", reason="client stalled") == 1
+        await asyncio.sleep(0.001)  # generators nobody reads any more end in tasks of their own
+        assert len(asyncio.all_tasks()) == 1
+
+    run_virtual(main())
+
+
+def test_clients_that_take_nothing_do_not_keep_others_from_their_lists():
+    async def main():
+        built = long_installation(lists_at_once=2)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(2):
+                group.create_task(Client(1).ask(built.gateway, "/api/v1/pods"))
+            await asyncio.sleep(1)
+            assert built.gateway._lists.locked()
+            await asyncio.sleep(25)
+            assert (await built.ask("/api/v1/pods")).complete
+            assert elapsed() == pytest.approx(30.0)
+
+    run_virtual(main())
+
+
+def test_a_short_list_that_nobody_takes_keeps_no_place():
+    async def main():
+        built = long_installation(10, lists_at_once=1)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(40):
+                group.create_task(Client(1).ask(built.gateway, "/api/v1/pods"))
+            await asyncio.sleep(1)
+            assert (await built.ask("/api/v1/pods")).status == 200
+            assert elapsed() == pytest.approx(1.0)
+
+    run_virtual(main())
+
+
+def test_a_client_that_reads_slowly_gets_all_of_it():
+    async def main():
+        built = long_installation()
+        client = Client(1000, every_s=29.0)
+        await client.ask(built.gateway, "/api/v1/pods")
+        body = b"".join(message.get("body", b"") for message in client.taken)
+        assert len(json.loads(body)["items"]) == 3501
+        assert not client.taken[-1].get("more_body")
+        assert elapsed() > 60
+
+    run_virtual(main())
+
+
+def test_a_long_body_goes_out_in_slices_and_is_whole():
+    async def main():
+        built = long_installation()
+        reply = await built.ask("/api/v1/pods?limit=3500")
+        assert len(reply.json["items"]) == 3500
+        assert reply.headers["content-length"] == str(len(reply.body))
+        assert reply.chunks == -(-len(reply.body) // (256 << 10)) > 1
+
+    run_virtual(main())
+
+
+def test_the_server_says_whether_a_client_takes_anything():
+    async def main():
+        built = long_installation()
+        aborts = []
+
+        async def abort():
+            aborts.append(elapsed())
+
+        # Two minutes of slow reading, then none: every deadline that passes finds less unsent, but the last.
+        unsent = iter((400, 300, 200, 100, 100))
+        server = {"shoal.connection": {"abort": abort, "unsent": lambda: next(unsent)}}
+        client = Client(0, extensions=server)
+        await client.ask(built.gateway, "/api/v1/pods")
+        assert aborts == [pytest.approx(120.0)]
+        assert built.gateway._lists._value == 32
 
     run_virtual(main())
 

@@ -108,6 +108,34 @@ async def test_a_client_that_hangs_up_frees_what_the_list_held():
     await server.stop()
 
 
+async def test_a_client_that_never_reads_loses_its_connection(monkeypatch, caplog):
+    monkeypatch.setattr("shoal.cluster.gateway.http.STALL_S", 0.1)
+    built = installation(30_000)
+    server = await serve(built.gateway, "127.0.0.1", 0)
+    shard = built.shards["shard-0"]
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(client, ("127.0.0.1", server.port))
+    await loop.sock_sendall(client, b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n")
+    async with asyncio.timeout(10):
+        await shard.streams_closed.wait()
+        while server._server.server_state.tasks:
+            await asyncio.sleep(0.01)
+    assert built.gateway._lists._value == 32
+    aborted = {
+        reason: built.gateway.metrics.registry.get_sample_value(
+            "shoal_gateway_aborted_total", {"reason": reason}
+        )
+        for reason in ("client stalled", "client gone", "incomplete")
+    }
+    assert aborted == {"client stalled": 1, "client gone": None, "incomplete": None}
+    client.close()
+    await server.stop()
+    assert [record for record in caplog.records if record.levelname not in ("DEBUG", "INFO")] == []
+
+
 async def test_garbage_on_the_socket_is_a_400():
     server = await serve(installation().gateway, "127.0.0.1", 0)
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)

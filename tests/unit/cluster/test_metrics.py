@@ -1,5 +1,6 @@
 """One scrape for everything: the gateway's own instruments, every shard's, the coordinator's."""
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from support.clock import run_virtual
 from support.local_shards import NODES, PODS, LocalInstallation, made
@@ -128,6 +129,16 @@ async def test_two_gateways_in_a_process_count_apart():
         is None
     )
     assert value("shoal_info", version="0.1.0") == 1
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+async def test_no_series_says_when_another_was_made(accept):
+    built = installation()
+    await built.ask("/api/v1/pods")
+    reply = await built.ask("/metrics", accept=accept)
+    assert b"shoal_query_seconds_count" in reply.body
+    assert b"shoal_gateway_requests_total" in reply.body
+    assert b"_created" not in reply.body
 
 
 async def test_open_metrics_are_served_to_who_asks():

@@ -17,7 +17,7 @@ from support.local_shards import (
 
 from shoal.cluster.query.request import ObjectQuery, collection_query
 from shoal.cluster.query.router import QueryRouter
-from shoal.cluster.query.tokens import decode_token
+from shoal.cluster.query.tokens import Position, decode_token, encode_token
 from shoal.shards.model.errors import (
     BadRequest,
     Broken,
@@ -27,7 +27,7 @@ from shoal.shards.model.errors import (
     NotServed,
     TooLargeVersion,
 )
-from shoal.shards.model.partitions import ExceptNamespaces, HashRange, OneNamespace
+from shoal.shards.model.partitions import Epoch, ExceptNamespaces, HashRange, OneNamespace
 from shoal.shards.model.versions import Version
 
 
@@ -622,3 +622,39 @@ def test_before_the_first_routes_a_query_waits_a_moment_for_them():
         following.cancel()
 
     run_virtual(main())
+
+
+@pytest.mark.parametrize(
+    ("token", "problem"),
+    [
+        ("garbage", "invalid character '\\u0081' looking for beginning of value"),
+        ("bogus", "illegal base64 data at input byte 4"),
+        ("gar*bage", "illegal base64 data at input byte 3"),
+        ("e30", "it was not made here, or was changed"),
+        ("Jw", "invalid character '\\'' looking for beginning of value"),
+        ("AA", "invalid character '\\x00' looking for beginning of value"),
+        ("Bw", "invalid character '\\a' looking for beginning of value"),
+        ("IA", "unexpected end of JSON input"),
+    ],
+)
+async def test_a_bad_token_is_refused_in_the_words_of_the_api_server(token, problem):
+    built = LocalInstallation(1)
+    built.hold(PODS)
+    built.publish()
+    with pytest.raises(BadRequest) as refused:
+        await built.router.list(collection_query(PODS, [("continue", token)]))
+    start = "invalid continue token: continue key is not valid: "
+    assert str(refused.value) == start + problem
+
+
+def test_the_spare_bits_of_a_token_count():
+    fingerprint = b"12345678"
+    token = next(
+        token
+        for after in ("a", "ab", "abc")
+        if len(token := encode_token(Position(Epoch(1), after), fingerprint)) % 4 == 2
+    )
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    other = token[:-1] + alphabet[alphabet.index(token[-1]) + 1]
+    with pytest.raises(BadRequest, match="continue key is not valid"):
+        decode_token(other, fingerprint)

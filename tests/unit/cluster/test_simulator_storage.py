@@ -140,3 +140,47 @@ def test_restored_objects_come_in_the_order_of_their_versions() -> None:
     assert storage.revision == 64
     with pytest.raises(ValueError, match="not newer than revision 64"):
         storage.restore(pods, stored("b", 64))
+
+
+@pytest.mark.parametrize("revision", range(1, 9))
+def test_a_restored_backup_is_the_state_of_its_revision(revision: int) -> None:
+    storage = Storage()
+    pods, nodes = storage.collection("pods"), storage.collection("nodes")
+    states = {1: ([], [])}
+    for step, (collection, key, gone) in enumerate(
+        (
+            (pods, "a", False),
+            (nodes, "n", False),
+            (pods, "b", False),
+            (pods, "a", False),
+            (pods, "b", True),
+            (nodes, "n", True),
+            (pods, "c", False),
+        )
+    ):
+        (remove if gone else put)(storage, collection, key)
+        states[step + 2] = tuple(
+            [(one.key, one.version) for one in each.page().objects] for each in (pods, nodes)
+        )
+    storage.restart(revision=revision)
+    found = tuple([(one.key, one.version) for one in each.page().objects] for each in (pods, nodes))
+    assert found == states[revision]
+    assert (storage.revision, pods.oldest, nodes.oldest, pods.observed) == (revision,) * 4
+    assert put(storage, pods, "d") == revision + 1, "versions are given again"
+    assert pods.since(pods.position_after(Version(revision)), 10)[0].stored.key == "d"
+    if revision > 1:
+        with pytest.raises(Compacted):
+            pods.position_after(Version(revision - 1))
+
+
+def test_a_backup_older_than_the_log_keeps_what_is_old_enough() -> None:
+    storage = Storage()
+    pods = storage.collection("pods")
+    for key in ("a", "b", "a", "c"):  # a@4, b@3, c@5
+        put(storage, pods, key)
+    storage.compact()
+    put(storage, pods, "b")
+    storage.restart(revision=3)
+    assert [(one.key, one.version) for one in pods.page().objects] == [("b", 3)]
+    storage.restart(revision=-5)
+    assert (storage.revision, len(pods)) == (1, 0)

@@ -130,9 +130,7 @@ def test_recorded_lists(name: str) -> None:
     assert [json.loads(found.body) for found in found_all] == [
         {"kind": "ConfigMap", "apiVersion": "v1"} | without_managed_fields(item) for item in document["items"]
     ]
-    assert all(
-        found.body.startswith(b'{"kind":"ConfigMap","apiVersion":"v1",') for found in found_all
-    )
+    assert all(found.body.startswith(b'{"kind":"ConfigMap","apiVersion":"v1",') for found in found_all)
 
 
 def test_custom_resources_stay_as_they_are() -> None:

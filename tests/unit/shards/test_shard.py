@@ -222,7 +222,9 @@ def test_an_api_server_that_was_replaced_by_an_older_one_is_noticed():
         await bench.follow()
         assert bench.partition.objects == 30
         older = build_app(SimulatorSettings(seed=2))
-        older.verbs.create(older.verbs.served(CONFIG_MAPS.resource), "default", {"metadata": {"name": "other"}})
+        older.verbs.create(
+            older.verbs.served(CONFIG_MAPS.resource), "default", {"metadata": {"name": "other"}}
+        )
         assert older.storage.revision < bench.partition.frontier
         bench.shard._connection._app = older
         bench.app.faults.arm(Fault(kind="cut", immediate=True, count=100))
