@@ -16,6 +16,8 @@ import logging
 import os
 import signal
 import socket
+import sys
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -69,13 +71,37 @@ def ray_cluster(settings: ShoalSettings) -> Iterator[None]:
         ShoalError: Ray does not start on this machine.
     """
     try:
-        _connect(settings)
+        with _interrupted_at_once():
+            _connect(settings)
         yield
     except SystemExit as ended:
         # Ray's own answer to SIGTERM while it starts; shells expect another number.
         raise SystemExit(128 + signal.SIGTERM if ended.code == signal.SIGTERM else ended.code) from None
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _interrupted_at_once() -> Iterator[None]:
+    """Has Ctrl-C end this process without an exception: Ray forks and calls back while it starts, and a
+    KeyboardInterrupt that is raised in a callback is lost. What Ray has started by then dies with this process, or by
+    its guard.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, _: object) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write("\x1b[?25h\n")  # a spinner had hidden the cursor
+            sys.stderr.flush()
+        os._exit(128 + number)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _connect(settings: ShoalSettings) -> None:

@@ -7,7 +7,7 @@ A setting that is unknown or of the wrong kind is refused with its path and what
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 import yaml
@@ -145,6 +145,10 @@ def _sentence(problem: str) -> str:
     if what.startswith("Object contains unknown field"):
         name = what.split("`")[1]
         return f"{path + '.' if path else ''}{name}: unknown setting; expected one of: {', '.join(_names_at(path))}"
+    if path.startswith("key` in `"):
+        return f"{path.removeprefix('key` in `').lstrip('$.') or 'the file'}: names of settings are text"
+    if what.startswith("Invalid enum value"):
+        return f"{path}: {what[:1].lower()}{what[1:]}; expected one of: {', '.join(_choices_at(path))}"
     if path and what.startswith(path):
         return what  # a check of the settings themselves, which names the path
     return f"{path or 'the file'}: {what[:1].lower()}{what[1:]}"
@@ -156,3 +160,12 @@ def _names_at(path: str) -> tuple[str, ...]:
     for name in filter(None, path.split(".")):
         here = getattr(here, name, None)
     return tuple(field.name for field in msgspec.structs.fields(here)) if here is not None else ()
+
+
+def _choices_at(path: str) -> tuple[str, ...]:
+    """Values that a setting of a few values may have."""
+    *outer, name = path.split(".")
+    here: Any = ShoalSettings()
+    for part in outer:
+        here = getattr(here, part)
+    return tuple(map(str, get_args(get_type_hints(type(here))[name])))

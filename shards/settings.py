@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-Positive = Annotated[float, Meta(gt=0)]
+Positive = Annotated[float, Meta(gt=0, le=1e9)]
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -48,6 +48,14 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """After 401 or 403. Slow, because only a person can change the answer."""
     line_bytes_max: Count = 64 << 20
     """A longer line is garbage. etcd refuses objects over 1.5 MiB by default; aggregated servers may not."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where two settings contradict each other."""
+        if self.backoff_first_s > self.backoff_max_s:
+            raise ValueError(
+                f"watch.backoff_first_s is {self.backoff_first_s:g}: expected at most watch.backoff_max_s, "
+                f"{self.backoff_max_s:g}"
+            )
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

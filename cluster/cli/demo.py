@@ -82,18 +82,15 @@ def demo(
     with contextlib.ExitStack() as stack:
         stack.enter_context(guarded())
         with show.console.status("starting Ray"):
-            from ..bootstrap import bring_up, ray_cluster, take_down
+            from ..bootstrap import bring_up, ray_cluster
 
             stack.enter_context(ray_cluster(settings))
 
         async def main() -> None:
             async with _api_server(pods, seed, show.console) as source:
-                try:
-                    installation = await bring_up(settings, load_kubeconfig(str(source.kubeconfig)))
-                    async with Server(installation.url) as shoal, Server(source.url) as origin:
-                        await show.run(shoal, origin)
-                finally:
-                    await take_down()
+                installation = await bring_up(settings, load_kubeconfig(str(source.kubeconfig)))
+                async with Server(installation.url) as shoal, Server(source.url) as origin:
+                    await show.run(shoal, origin)
 
         interruption = until_interrupted(main(), gently=show.enough)
     if interruption is not None:

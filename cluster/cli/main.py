@@ -1,11 +1,14 @@
 """The command tree. Commands live in modules of their own; this one parses options and renders errors.
 
 The only reader of the environment and of argv. An error of Shoal's own tree ends a command with one sentence on
-stderr and exit code 1, wrong usage with 2, Ctrl-C with 130; anything else is a bug and shows its traceback.
+stderr and exit code 1, wrong usage with 2; anything else is a bug and shows its traceback. A command that a signal
+breaks off ends with 128 and the signal's number; one that is meant to run until it is told to end (`up`, `apiserver`)
+ends with 0 when it is.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Any
@@ -35,6 +38,12 @@ class _Commands(click.Group):
             # interpreter flushes once more at its end, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(BROKEN_PIPE)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            click.echo("error: the output cannot be written: no space is left there", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
         except (ShoalError, ExceptionGroup) as error:

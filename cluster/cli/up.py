@@ -7,6 +7,7 @@ process has to stay behind, because the actors live in that Ray cluster.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -31,9 +32,12 @@ from . import running
 from .follow import follow, until_interrupted
 from .guard import guarded
 from .output import console as make_console
+from .server import Server
 
 DETACHED_POLL_S = 0.2
 DETACHED_END_S = 30.0
+READY_SOON_S = 10.0
+"""How long a detached command waits for the initial sync once it answers."""
 
 
 @click.command(short_help="Follow a cluster and answer for it.")
@@ -100,7 +104,9 @@ async def _run(settings: ShoalSettings, access: Access, console: Console, *, det
                 stack.enter_context(running.noted(installation.url))
             await follow(installation.url, console, stay=not detach)
     finally:
-        if not stays:
+        # A Ray cluster of our own ends as a whole. Asking it anything first could take a minute: whoever ended this
+        # command by its process group has ended Ray's control service a moment before.
+        if not stays and settings.ray.address is not None:
             await take_down()
 
 
@@ -168,6 +174,7 @@ def _detach(settings: ShoalSettings) -> None:
     try:
         with make_console(stderr=True).status("starting Ray"):
             url = _answer_of(child, log_path)
+            asyncio.run(_ready_soon(url))
     except BaseException:
         _end(child)
         raise
@@ -187,6 +194,23 @@ def _answer_of(child: subprocess.Popen[bytes], log_path: Path) -> str:
     raise ShoalError(
         "; ".join(errors) or f"shoal up ended with code {code}; {log_path} says: {said or 'nothing'}"
     )
+
+
+async def _ready_soon(url: str) -> None:
+    """Gives the initial sync of a small cluster its time, so that the next command of a script finds everything.
+
+    Not for ever: a large cluster takes longer, and an API server that is away has nothing to sync.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with Server(url) as server, asyncio.timeout(READY_SOON_S):
+            while not await _ready(server):  # noqa: ASYNC110 - what it waits for is in another process
+                await asyncio.sleep(DETACHED_POLL_S)
+
+
+async def _ready(server: Server) -> bool:
+    with contextlib.suppress(ShoalError):
+        return (await server.status()).ready
+    return False
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -68,6 +68,17 @@ def test_an_api_server_that_is_away_is_waited_for_before_and_after(folder):
         assert "Traceback" not in up.stderr
 
 
+def test_a_signal_to_the_whole_process_group_ends_it_without_waiting_for_what_is_dead_already(folder):
+    """As `timeout`, service managers and CI end commands. It used to ask Ray's dead control service for a minute."""
+    api_server = ("apiserver", "--kubeconfig", folder / "group", "--pods", 10)
+    with Command(*api_server, folder=folder) as source:
+        source.says(r"\n")
+        with Command("up", "--kubeconfig", folder / "group", "--listen", "127.0.0.1:0", folder=folder) as up:
+            up.says(r"synced [\d,]+ objects in \d+ partitions")
+            assert up.ends(signal.SIGTERM, whole_group=True) == 0
+            assert "GCS" not in up.stderr
+
+
 def test_what_may_not_be_read_is_named_and_the_rest_is_served(shoal, folder):
     users = [
         {

@@ -118,10 +118,12 @@ class Command:
 
         until(f"{names} among the processes", there)
 
-    def ends(self, with_signal=None):
+    def ends(self, with_signal=None, *, whole_group=False):
         """Sends the signal, if any, and returns the exit code; the whole family has to be gone by then or soon."""
         family = self.family()
-        if with_signal is not None:
+        if with_signal is not None and whole_group:
+            os.killpg(self.process.pid, with_signal)
+        elif with_signal is not None:
             self.process.send_signal(with_signal)
         code = self.process.wait(PATIENCE_S)
         until(

@@ -25,6 +25,19 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path):
             "x.yaml: gateway.lisen: unknown setting; expected one of: listen, shard_timeout_s",
         ),
         ({"shards": "many"}, "x.yaml: shards: expected `int`, got `str`"),
+        (
+            {"log": {"level": "loud"}},
+            "x.yaml: log.level: invalid enum value 'loud'; expected one of: debug, info, warning, error",
+        ),
+        ({1: 2}, "x.yaml: the file: names of settings are text"),
+        (
+            {"watch": {"backoff_first_s": 10, "backoff_max_s": 1}},
+            "x.yaml: watch.backoff_first_s is 10: expected at most watch.backoff_max_s, 1",
+        ),
+        (
+            {"watch": {"timeout_min_s": float("inf")}},
+            "x.yaml: watch.timeout_min_s: expected `float` <= 1000000000.0",
+        ),
         ({"shards": 0}, "x.yaml: shards: expected `int` >= 1"),
         ({"watch": {"page_limit": 0}}, "x.yaml: watch.page_limit: expected `int` >= 1"),
         (
@@ -35,7 +48,6 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path):
             {"source": {"in_cluster": True, "context": "x"}},
             "x.yaml: source.in_cluster goes neither with source.kubeconfig nor with source.context",
         ),
-        ({"log": {"level": "loud"}}, "x.yaml: log.level: invalid enum value 'loud'"),
         (["shards"], "x.yaml: the file: expected `object`, got `array`"),
     ],
 )
