@@ -5,7 +5,6 @@ Nobody is asked who he is yet; serving and its errors are `cluster.listening`'s.
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 import socket
 from collections.abc import Callable
@@ -61,12 +60,3 @@ async def serve(app: Callable[..., Any], host: str, port: int) -> HttpServer:
     server = HttpServer(app, bind(host, port))
     await server.start()
     return server
-
-
-def event_loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What to run a process of one's own with: uvloop where it is installed, else asyncio's loop."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop
-    return uvloop.new_event_loop

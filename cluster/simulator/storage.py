@@ -98,10 +98,6 @@ class Compacted(Exception):  # noqa: N818 - a fact about the version, which call
     """The version is older than what is remembered."""
 
 
-class FutureVersion(Exception):  # noqa: N818
-    """The version has not been reached."""
-
-
 class _State:
     """The objects at one version, rebuilt."""
 

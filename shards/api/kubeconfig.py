@@ -397,10 +397,3 @@ class _ReloadedCredentials:
         found = await loaded.endpoint(self._tls, self._plugin)
         self._plugin = found.plugin
         return found.endpoint
-
-
-def _written_at(file: str) -> int:
-    try:
-        return Path(file).stat().st_mtime_ns
-    except OSError:
-        return 0

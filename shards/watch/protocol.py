@@ -72,6 +72,7 @@ from ..api.requests import Refusal
 from ..model.errors import Broken
 from ..model.versions import UNKNOWN, Version
 from ..settings import WatchSettings
+from . import steps
 from .backoff import Backoff
 from .states import (
     Asking,
@@ -88,37 +89,6 @@ from .states import (
     Unstarted,
     Vanished,
     Watching,
-)
-from .steps import (
-    Accepted,
-    AskPage,
-    AskStreamingList,
-    AskVersion,
-    AskWatch,
-    AwaitPermit,
-    Begin,
-    CloseStream,
-    CompleteGeneration,
-    Declined,
-    DropGeneration,
-    Effect,
-    Elapsed,
-    ErrorReported,
-    Event,
-    Failed,
-    Granted,
-    InitialEventsEnded,
-    OpenGeneration,
-    PageApplied,
-    PlainBookmark,
-    ReadEvents,
-    ReadInitialEvents,
-    ReturnPermit,
-    Step,
-    Stop,
-    StreamEnded,
-    VersionTold,
-    Wait,
 )
 from .story import Story
 
@@ -167,7 +137,7 @@ class Machine:
             return "refused"
         return "synced" if self._synced else "pending"
 
-    def step(self, event: Event, now: float) -> Step:
+    def step(self, event: steps.Event, now: float) -> steps.Step:
         """The one transition function.
 
         Raises:
@@ -182,34 +152,34 @@ class Machine:
 
     # -- the list --------------------------------------------------------------------------------------------
 
-    def _begin(self, event: Begin, now: float) -> Step:
+    def _begin(self, event: steps.Begin, now: float) -> steps.Step:
         if event.version != UNKNOWN:
             self._synced = True
             return self._watch(event.version, now)
         return self._queue()
 
-    def _queue(self, *effects: Effect) -> Step:
+    def _queue(self, *effects: steps.Effect) -> steps.Step:
         self.state = Queued()
         self.message = "waits for a permit to list"
-        return Step(effects, AwaitPermit())
+        return steps.Step(effects, steps.AwaitPermit())
 
-    def _granted(self, _: Granted, now: float) -> Step:
+    def _granted(self, _: steps.Granted, now: float) -> steps.Step:
         if self._streaming == "yes":
             self.state = Asking(now, self._timeout())
             self.lists["stream"] += 1
             self.message = "waits for a streaming list"
-            return Step((OpenGeneration(),), AskStreamingList(self.state.timeout_s))
+            return steps.Step((steps.OpenGeneration(),), steps.AskStreamingList(self.state.timeout_s))
         if self._streaming == "not now":
             self._streaming = "yes"
         return self._page_one(self._settings.page_limit)
 
-    def _page_one(self, limit: int | None, *effects: Effect) -> Step:
+    def _page_one(self, limit: int | None, *effects: steps.Effect) -> steps.Step:
         self.state = Paging(limit)
         self.lists["full" if limit is None else "paged"] += 1
         self.message = "waits for a list"
-        return Step((*effects, OpenGeneration()), AskPage(limit))
+        return steps.Step((*effects, steps.OpenGeneration()), steps.AskPage(limit))
 
-    def _page_applied(self, event: PageApplied, now: float) -> Step:
+    def _page_applied(self, event: steps.PageApplied, now: float) -> steps.Step:
         assert isinstance(self.state, Paging)
         self._welcome()
         if event.selector_ignored:
@@ -217,60 +187,63 @@ class Machine:
         if event.continue_token:
             self.state = Paging(self.state.limit, self.state.number + 1)
             self.message = f"waits for page {self.state.number} of a list"
-            return Step((), AskPage(self.state.limit, event.continue_token))
+            return steps.Step((), steps.AskPage(self.state.limit, event.continue_token))
         if event.version == UNKNOWN:
-            return self._list_failed(Failed("garbage", "the list has no resourceVersion"), now)
+            return self._list_failed(steps.Failed("garbage", "the list has no resourceVersion"), now)
         self._listed(event.version)
-        return self._watch(event.version, now, CompleteGeneration(event.version), ReturnPermit())
+        return self._watch(event.version, now, steps.CompleteGeneration(event.version), steps.ReturnPermit())
 
-    def _page_declined(self, event: Declined, now: float) -> Step:
+    def _page_declined(self, event: steps.Declined, now: float) -> steps.Step:
         assert isinstance(self.state, Paging)
         if event.refusal.meaning == "expired" and self.state.number > 1 and self.state.limit is not None:
             self.errors["continue_expired"] += 1
-            return self._page_one(None, DropGeneration())
-        return self._list_refused(event.refusal, now, DropGeneration(), ReturnPermit())
+            return self._page_one(None, steps.DropGeneration())
+        return self._list_refused(event.refusal, now, steps.DropGeneration(), steps.ReturnPermit())
 
-    def _streaming_list_accepted(self, _: Accepted, now: float) -> Step:  # noqa: ARG002
+    def _streaming_list_accepted(self, _: steps.Accepted, now: float) -> steps.Step:  # noqa: ARG002
         assert isinstance(self.state, Asking)
         self._welcome()
         self.state = Filling(self.state.asked_at, self.state.timeout_s)
         self.message = "receives a streaming list"
-        return Step((), ReadInitialEvents())
+        return steps.Step((), steps.ReadInitialEvents())
 
-    def _streaming_list_declined(self, event: Declined, now: float) -> Step:
+    def _streaming_list_declined(self, event: steps.Declined, now: float) -> steps.Step:
         if event.refusal.meaning == "unsupported":
             self._streaming = "never"
-            return self._page_one(self._settings.page_limit, DropGeneration())
+            return self._page_one(self._settings.page_limit, steps.DropGeneration())
         if event.refusal.meaning == "failed":
             self._streaming = "not now"
-        return self._list_refused(event.refusal, now, DropGeneration(), ReturnPermit())
+        return self._list_refused(event.refusal, now, steps.DropGeneration(), steps.ReturnPermit())
 
-    def _list_failed(self, event: Failed, now: float) -> Step:
+    def _list_failed(self, event: steps.Failed, now: float) -> steps.Step:
         if event.kind == "silent" and isinstance(self.state, Asking):
             self._unfinished()
         self.errors[event.kind] += 1
-        return self._pause("list", now, event.message, DropGeneration(), ReturnPermit())
+        return self._pause("list", now, event.message, steps.DropGeneration(), steps.ReturnPermit())
 
-    def _initial_events_ended(self, event: InitialEventsEnded, now: float) -> Step:
+    def _initial_events_ended(self, event: steps.InitialEventsEnded, now: float) -> steps.Step:
         assert isinstance(self.state, Filling)
         if event.version == UNKNOWN:
             return self._filling_ended(
-                StreamEnded("garbage", message="the end of the initial events has no resourceVersion"), now
+                steps.StreamEnded("garbage", message="the end of the initial events has no resourceVersion"),
+                now,
             )
         self._silent_lists = 0
         self._listed(event.version)
         self.state = Watching(event.version, self.state.asked_at, self.state.timeout_s)
-        return Step((CompleteGeneration(event.version), ReturnPermit()), ReadEvents())
+        return steps.Step((steps.CompleteGeneration(event.version), steps.ReturnPermit()), steps.ReadEvents())
 
-    def _mark_missing(self, _: PlainBookmark, now: float) -> Step:  # noqa: ARG002
+    def _mark_missing(self, _: steps.PlainBookmark, now: float) -> steps.Step:  # noqa: ARG002
         self._streaming = "never"
-        return self._page_one(self._settings.page_limit, CloseStream(), DropGeneration())
+        return self._page_one(self._settings.page_limit, steps.CloseStream(), steps.DropGeneration())
 
-    def _filling_refused(self, event: ErrorReported, now: float) -> Step:
+    def _filling_refused(self, event: steps.ErrorReported, now: float) -> steps.Step:
         self._streaming = "not now"
-        return self._list_refused(event.refusal, now, CloseStream(), DropGeneration(), ReturnPermit())
+        return self._list_refused(
+            event.refusal, now, steps.CloseStream(), steps.DropGeneration(), steps.ReturnPermit()
+        )
 
-    def _filling_ended(self, event: StreamEnded, now: float) -> Step:
+    def _filling_ended(self, event: steps.StreamEnded, now: float) -> steps.Step:
         assert isinstance(self.state, Filling)
         used_up = event.how == "clean" and now - self.state.asked_at >= self.state.timeout_s - SHORT_WATCH_S
         if event.how in ("silent", "overlong") or used_up:
@@ -279,7 +252,9 @@ class Machine:
             self._streaming = "not now"
         self.errors[event.error] += 1
         message = event.message or "the streaming list ended before it was complete"
-        return self._pause("list", now, message, CloseStream(), DropGeneration(), ReturnPermit())
+        return self._pause(
+            "list", now, message, steps.CloseStream(), steps.DropGeneration(), steps.ReturnPermit()
+        )
 
     def _unfinished(self) -> None:
         self._silent_lists += 1
@@ -291,7 +266,7 @@ class Machine:
         self._fruitless = 0
         self.message = ""
 
-    def _list_refused(self, refusal: Refusal, now: float, *effects: Effect) -> Step:
+    def _list_refused(self, refusal: Refusal, now: float, *effects: steps.Effect) -> steps.Step:
         self.errors[refusal.label] += 1
         match refusal.meaning:
             case "vanished":
@@ -299,7 +274,7 @@ class Machine:
                 if self._missing >= GONE_AFTER:
                     self.state = Vanished()
                     self.message = f"the API server does not have this resource any more: {refusal.message}"
-                    return Step(effects, Stop())
+                    return steps.Step(effects, steps.Stop())
                 return self._pause("list", now, refusal.message, *effects)
             case "unauthorized" | "forbidden":
                 return self._refuse("list", refusal, *effects)
@@ -308,32 +283,32 @@ class Machine:
 
     # -- the watch -------------------------------------------------------------------------------------------
 
-    def _watch(self, version: Version, now: float, *effects: Effect) -> Step:
+    def _watch(self, version: Version, now: float, *effects: steps.Effect) -> steps.Step:
         self._version = version
         self.state = Opening(version, now, self._timeout())
-        return Step(effects, AskWatch(version, self.state.timeout_s))
+        return steps.Step(effects, steps.AskWatch(version, self.state.timeout_s))
 
-    def _watch_accepted(self, _: Accepted, now: float) -> Step:  # noqa: ARG002
+    def _watch_accepted(self, _: steps.Accepted, now: float) -> steps.Step:  # noqa: ARG002
         assert isinstance(self.state, Opening)
         self._welcome()
         self.message = ""
         self.state = Watching(self.state.version, self.state.asked_at, self.state.timeout_s)
-        return Step((), ReadEvents())
+        return steps.Step((), steps.ReadEvents())
 
-    def _watch_declined(self, event: Declined, now: float) -> Step:
+    def _watch_declined(self, event: steps.Declined, now: float) -> steps.Step:
         return self._watch_refused(event.refusal, now)
 
-    def _watch_failed(self, event: Failed, now: float) -> Step:
+    def _watch_failed(self, event: steps.Failed, now: float) -> steps.Step:
         self.errors[event.kind] += 1
         self.watch_restarts["failed"] += 1
         return self._pause("watch", now, event.message)
 
-    def _watch_reported(self, event: ErrorReported, now: float) -> Step:
+    def _watch_reported(self, event: steps.ErrorReported, now: float) -> steps.Step:
         assert isinstance(self.state, Watching)
         self._received(event, now - self.state.asked_at)
-        return self._watch_refused(event.refusal, now, CloseStream())
+        return self._watch_refused(event.refusal, now, steps.CloseStream())
 
-    def _watch_ended(self, event: StreamEnded, now: float) -> Step:
+    def _watch_ended(self, event: steps.StreamEnded, now: float) -> steps.Step:
         assert isinstance(self.state, Watching)
         lived_s = now - self.state.asked_at
         self._received(event, lived_s)
@@ -342,17 +317,17 @@ class Machine:
         fruitless = event.how == "clean" and lived_s < SHORT_WATCH_S and not event.delivered
         match event.how:
             case "clean" | "overlong" | "silent" if not fruitless:
-                return self._watch(self._version, now, CloseStream())
+                return self._watch(self._version, now, steps.CloseStream())
             case "garbage":
                 self.errors["garbage"] += 1
-                return self._stumble(now, event, CloseStream())
+                return self._stumble(now, event, steps.CloseStream())
             case "clean" | "overlong" | "silent":
-                return self._pause("watch", now, "the watch ended as soon as it began", CloseStream())
+                return self._pause("watch", now, "the watch ended as soon as it began", steps.CloseStream())
             case "broken" | "truncated":
                 self.errors[event.error] += 1
-                return self._pause("watch", now, event.message, CloseStream())
+                return self._pause("watch", now, event.message, steps.CloseStream())
 
-    def _watch_refused(self, refusal: Refusal, now: float, *effects: Effect) -> Step:
+    def _watch_refused(self, refusal: Refusal, now: float, *effects: steps.Effect) -> steps.Step:
         self.watch_restarts[refusal.meaning] += 1
         if refusal.meaning == "expired":
             if self._just_listed:
@@ -368,9 +343,9 @@ class Machine:
             case "vanished" | "unsupported":
                 return self._pause("list", now, refusal.message, *effects)
             case _:
-                return self._stumble(now, StreamEnded("broken", message=refusal.message), *effects)
+                return self._stumble(now, steps.StreamEnded("broken", message=refusal.message), *effects)
 
-    def _stumble(self, now: float, event: StreamEnded, *effects: Effect) -> Step:
+    def _stumble(self, now: float, event: steps.StreamEnded, *effects: steps.Effect) -> steps.Step:
         self._fruitless += 1
         if self._fruitless < RELIST_AFTER:
             return self._pause("watch", now, event.message, *effects)
@@ -378,29 +353,29 @@ class Machine:
         return self._pause("list", now, event.message, *effects)
 
     def _pause(
-        self, due: Due, now: float, why: str, *effects: Effect, refusal: Refusal | None = None
-    ) -> Step:
+        self, due: Due, now: float, why: str, *effects: steps.Effect, refusal: Refusal | None = None
+    ) -> steps.Step:
         asked_s = min((refusal.retry_after_s if refusal else None) or 0.0, RETRY_AFTER_MAX_S)
         seconds = self._backoff.after_failure(now, at_least_s=asked_s)
         self.state = Pausing(due)
         self.message = f"{why}; tries again after {seconds:.1f} s"
-        return Step(effects, Wait(seconds))
+        return steps.Step(effects, steps.Wait(seconds))
 
-    def _refuse(self, due: Due, refusal: Refusal, *effects: Effect) -> Step:
+    def _refuse(self, due: Due, refusal: Refusal, *effects: steps.Effect) -> steps.Step:
         self._refused = True
         seconds = self._settings.refused_retry_s * (1 + 0.1 * self._uniform())
         self.state = Pausing(due)
         self.message = f"{refusal.status}: {refusal.message}; tries again after {seconds:.0f} s"
-        return Step(effects, Wait(seconds))
+        return steps.Step(effects, steps.Wait(seconds))
 
-    def _elapsed(self, _: Elapsed, now: float) -> Step:  # noqa: ARG002
+    def _elapsed(self, _: steps.Elapsed, now: float) -> steps.Step:  # noqa: ARG002
         assert isinstance(self.state, Pausing)
         if self.state.due == "list":
             return self._queue()
         self.state = Probing()
-        return Step((), AskVersion())
+        return steps.Step((), steps.AskVersion())
 
-    def _version_told(self, event: VersionTold, now: float) -> Step:
+    def _version_told(self, event: steps.VersionTold, now: float) -> steps.Step:
         if event.version == UNKNOWN or event.version >= self._version:
             return self._watch(self._version, now)
         self.errors["went_back"] += 1
@@ -410,7 +385,7 @@ class Machine:
         self._missing = 0
         self._refused = False
 
-    def _received(self, event: ErrorReported | StreamEnded, lived_s: float) -> None:
+    def _received(self, event: steps.ErrorReported | steps.StreamEnded, lived_s: float) -> None:
         self._version = max(self._version, event.version)
         if event.delivered:
             self._fruitless = 0
@@ -422,27 +397,29 @@ class Machine:
 
     # -- the table -------------------------------------------------------------------------------------------
 
-    table: ClassVar[Mapping[tuple[type[State], type[Event]], Callable[[Machine, Any, float], Step]]] = {
-        (Unstarted, Begin): _begin,
-        (Queued, Granted): _granted,
-        (Paging, PageApplied): _page_applied,
-        (Paging, Declined): _page_declined,
-        (Paging, Failed): _list_failed,
-        (Asking, Accepted): _streaming_list_accepted,
-        (Asking, Declined): _streaming_list_declined,
-        (Asking, Failed): _list_failed,
-        (Filling, InitialEventsEnded): _initial_events_ended,
-        (Filling, PlainBookmark): _mark_missing,
-        (Filling, ErrorReported): _filling_refused,
-        (Filling, StreamEnded): _filling_ended,
-        (Probing, VersionTold): _version_told,
-        (Probing, Declined): _watch_declined,
-        (Probing, Failed): _watch_failed,
-        (Opening, Accepted): _watch_accepted,
-        (Opening, Declined): _watch_declined,
-        (Opening, Failed): _watch_failed,
-        (Watching, ErrorReported): _watch_reported,
-        (Watching, StreamEnded): _watch_ended,
-        (Pausing, Elapsed): _elapsed,
+    table: ClassVar[
+        Mapping[tuple[type[State], type[steps.Event]], Callable[[Machine, Any, float], steps.Step]]
+    ] = {
+        (Unstarted, steps.Begin): _begin,
+        (Queued, steps.Granted): _granted,
+        (Paging, steps.PageApplied): _page_applied,
+        (Paging, steps.Declined): _page_declined,
+        (Paging, steps.Failed): _list_failed,
+        (Asking, steps.Accepted): _streaming_list_accepted,
+        (Asking, steps.Declined): _streaming_list_declined,
+        (Asking, steps.Failed): _list_failed,
+        (Filling, steps.InitialEventsEnded): _initial_events_ended,
+        (Filling, steps.PlainBookmark): _mark_missing,
+        (Filling, steps.ErrorReported): _filling_refused,
+        (Filling, steps.StreamEnded): _filling_ended,
+        (Probing, steps.VersionTold): _version_told,
+        (Probing, steps.Declined): _watch_declined,
+        (Probing, steps.Failed): _watch_failed,
+        (Opening, steps.Accepted): _watch_accepted,
+        (Opening, steps.Declined): _watch_declined,
+        (Opening, steps.Failed): _watch_failed,
+        (Watching, steps.ErrorReported): _watch_reported,
+        (Watching, steps.StreamEnded): _watch_ended,
+        (Pausing, steps.Elapsed): _elapsed,
     }
     """The legal transitions, all of them."""

@@ -27,10 +27,11 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import uvloop
 from support.local_shards import PODS, FakeCoordinator
 
 from shoal.cluster.gateway.app import Gateway
-from shoal.cluster.gateway.server import event_loop_factory, serve
+from shoal.cluster.gateway.server import serve
 from shoal.cluster.query.router import QueryRouter
 from shoal.cluster.query.routing import Routing
 from shoal.coordinator.routes import Route, RouteTable
@@ -155,7 +156,7 @@ async def _serve(count: int, size: int, partitions: int, pipe: Connection) -> No
 
 
 def _main_of_server(count: int, size: int, partitions: int, pipe: Connection) -> None:
-    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(count, size, partitions, pipe))
 
 

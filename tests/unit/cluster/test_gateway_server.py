@@ -1,14 +1,13 @@
 """The gateway on a real socket: where it listens, what it refuses, how long and broken answers travel."""
 
 import asyncio
-import json
 import socket
 
 import aiohttp
 import pytest
 from support.local_shards import PODS, LocalInstallation, made
 
-from shoal.cluster.gateway.server import bind, event_loop_factory, parse_listen, serve
+from shoal.cluster.gateway.server import bind, parse_listen, serve
 from shoal.shards.model.errors import Broken, SettingsError
 
 
@@ -143,16 +142,3 @@ async def test_garbage_on_the_socket_is_a_400():
     assert (await reader.readline()).startswith(b"HTTP/1.1 400")
     writer.close()
     await server.stop()
-
-
-def test_a_loop_for_a_process_of_its_own_runs():
-    with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
-
-        async def main():
-            server = await serve(installation().gateway, "127.0.0.1", 0)
-            with socket.create_connection(("127.0.0.1", server.port)):
-                pass
-            await server.stop()
-            return json.dumps(server.host)
-
-        assert runner.run(main()) == '"127.0.0.1"'
