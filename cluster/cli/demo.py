@@ -226,7 +226,9 @@ def _summary(console: Console, status: InstallationStatus, outcome: Comparison) 
         else f"{len(outcome.differences)} differences"
     )
     console.print(f"shards      {len(shards)}")
-    console.print(f"partitions  {len(partitions)} of {outcome.resources} resources")
+    # One that is on its way is held by two shards and served by one.
+    different = {partition.partition for partition in partitions}
+    console.print(f"partitions  {len(different)} of {outcome.resources} resources")
     console.print(f"objects     {outcome.objects:,}")
     console.print(f"events      {events:,}")
     console.print(f"compared    {verdict}")
