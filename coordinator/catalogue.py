@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+import msgspec
+
 from ..shards.model.resources import Resource, ResourceType
 from .discovery_parse import DiscoveredGroup
 from .patterns import ResourcePattern, parse_pattern
@@ -39,7 +41,7 @@ class Catalogue(NamedTuple):
     excluded: tuple[tuple[str, str], ...] = ()
     """Resource as text and reason, sorted."""
     warnings: tuple[str, ...] = ()
-    """Rules that match nothing the server has."""
+    """Rules that match nothing the server has, and fields that cannot be indexed."""
 
 
 class CatalogueChange(NamedTuple):
@@ -77,6 +79,7 @@ def build_catalogue(groups: Iterable[DiscoveredGroup], settings: FollowSettings)
                 else:
                     served[known.resource.name] = known.resource
                     candidates.append(known)
+    candidates, unusable = _with_indexed_fields(candidates, settings)
     doubles = _doubles(candidates, {**SAME_OBJECTS, **settings.same_objects})
     reasons.update(doubles)
     followed = sorted(
@@ -86,7 +89,9 @@ def build_catalogue(groups: Iterable[DiscoveredGroup], settings: FollowSettings)
         tuple(followed),
         tuple((str(resource), reasons[resource]) for resource in sorted(reasons)),
         tuple(
-            _without_effect("include", include, all_types) + _without_effect("exclude", exclude, all_types)
+            _without_effect("include", include, all_types)
+            + _without_effect("exclude", exclude, all_types)
+            + unusable
         ),
     )
 
@@ -130,6 +135,46 @@ def _ruled_out(
     if (known.resource.group, known.resource.name) == SECRETS and settings.secrets == "exclude":
         return "Secrets are left out unless follow.secrets says include or redact"
     return ""
+
+
+def _with_indexed_fields(
+    candidates: Iterable[ResourceType], settings: FollowSettings
+) -> tuple[list[ResourceType], list[str]]:
+    """The resources with the fields that the settings declare, and what is wrong with these."""
+    declared = [(parse_pattern(text), paths) for text, paths in settings.indexed_fields.items()]
+    unused = set(settings.indexed_fields)
+    problems: list[str] = []
+    found: list[ResourceType] = []
+    for known in candidates:
+        fields, indexed = list(known.selectable_fields), list(known.indexed_fields)
+        for pattern, paths in declared:
+            if not pattern.matches(known.resource):
+                continue
+            unused.discard(pattern.text)
+            for path in paths:
+                if path not in fields and (other := _overlapping(path, fields)):
+                    problems.append(
+                        f"follow.indexed_fields[{pattern.text!r}]: {path} is left out, {other} has a value already"
+                    )
+                    continue
+                if path not in fields:
+                    fields.append(path)
+                if path not in indexed:
+                    indexed.append(path)
+        found.append(
+            msgspec.structs.replace(known, selectable_fields=tuple(fields), indexed_fields=tuple(indexed))
+        )
+    problems += [
+        f"follow.indexed_fields: {text!r} is no resource that is followed" for text in sorted(unused)
+    ]
+    return found, problems
+
+
+def _overlapping(path: str, fields: Iterable[str]) -> str | None:
+    """A field that is a part of this path, or that this path is a part of."""
+    return next(
+        (field for field in fields if field.startswith(f"{path}.") or path.startswith(f"{field}.")), None
+    )
 
 
 def _doubles(

@@ -289,6 +289,7 @@ class Decider:
             namespaced=known.namespaced,
             custom=known.custom,
             selectable_fields=known.selectable_fields,
+            indexed_fields=known.indexed_fields,
         )
         redact = self._secrets == "redact" and (known.resource.group, known.resource.name) == SECRETS
         return Assignment(partition=partition, resource_type=needed, redact=redact)

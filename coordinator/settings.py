@@ -21,6 +21,7 @@ from .patterns import parse_pattern, parse_resource_name
 NotNegative = Annotated[float, Meta(ge=0)]
 SecretsRule: TypeAlias = Literal["exclude", "include", "redact"]
 
+_FIELD_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
 _NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -48,6 +49,30 @@ def _check_same_objects(name: str, groups: tuple[str, ...]) -> None:
         raise ValueError(f"{where}: expected two groups or more, the one to follow first")
 
 
+def _check_indexed_fields(text: str, paths: tuple[str, ...]) -> None:
+    where = f"follow.indexed_fields[{text!r}]"
+    _check(where, parse_pattern, text)
+    if not parse_pattern(text).exact:
+        raise ValueError(f"{where}: expected one resource, such as 'v1/pods', and no *")
+    if not paths:
+        raise ValueError(f"{where} names no field")
+    for path in paths:
+        if not _FIELD_PATH.fullmatch(path):
+            raise ValueError(
+                f"{where}: {path!r} is not the path of a field: expected names joined by dots, such as "
+                "'spec.priorityClassName', and no lists"
+            )
+        if path in ("metadata.name", "metadata.namespace"):
+            raise ValueError(f"{where}: {path} can be selected of every resource")
+        if path.split(".")[:2] in (["metadata", "labels"], ["metadata", "managedFields"]):
+            raise ValueError(f"{where}: {path} is no field; labels are indexed always, see labelSelector")
+        for other in paths:
+            if other.startswith(f"{path}."):
+                raise ValueError(f"{where}: {path} cannot have a value where {other} has one")
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"{where} names a field twice")
+
+
 class FollowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which resources are followed. Patterns are those of `coordinator.patterns`."""
 
@@ -59,6 +84,9 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """``exclude`` leaves Secrets out even if `include` names them; ``redact`` keeps keys and drops values."""
     carve: dict[str, tuple[str, ...]] = {}
     """Namespaces that become partitions of their own, by resource (``pods``, ``deployments.apps``)."""
+    indexed_fields: dict[str, tuple[str, ...]] = {}
+    """Further fields that field selectors, counts and groups may name, by resource (``v1/pods``, ``deployments.apps``):
+    paths of texts, numbers or truth values, such as ``spec.priorityClassName``. Each is held in an index."""
     same_objects: dict[str, tuple[str, ...]] = {}
     """Groups that serve the same objects under one resource name, the one to follow first (``""``: core).
 
@@ -81,6 +109,8 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
                 _check(f"follow.{field}[{at}]", parse_pattern, text)
         for text, namespaces in self.carve.items():
             _check_carving(text, namespaces)
+        for text, paths in self.indexed_fields.items():
+            _check_indexed_fields(text, paths)
         for name, groups in self.same_objects.items():
             _check_same_objects(name, groups)
 

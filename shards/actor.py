@@ -1,5 +1,9 @@
 """A shard as a Ray actor: a thin shell around `Shard`, so that hot code never runs under Ray's method wrappers.
 
+Ray carries control only: `adopt`, `release`, `statistics`, `stop`, and where the data is (`data_endpoint`). Queries and
+feeds come over the direct connections of `wire.server`, which runs in the actor's own event loop from the first time
+somebody asks for its endpoint.
+
 Bring-up wraps this plain class with ``ray.remote(...)`` under another name; a decorated class would be pickled by
 value and duplicate this module's globals in the worker. The constructor does nothing that can fail: a constructor
 that raises on a restart ends the actor for good. What needs the outside (kubeconfig, API server) happens at the
@@ -15,27 +19,28 @@ import contextlib
 import os
 import random
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
 import ray
+import ray.util
 
 from .api.kubeconfig import Access
 from .handle import Assignment
 from .logs import Level, configure_logging
-from .model.errors import Expired
+from .model.errors import ShoalError
 from .model.partitions import Epoch, PartitionId, ShardId
-from .model.queries import GetAnswer, GetQuery, PageAnswer, PageQuery, ShardStatistics
+from .model.queries import ShardStatistics
 from .settings import ShardSettings
 from .shard import Shard
 from .watch.permits import Permits
+from .wire.authentication import Endpoint
+from .wire.server import WireServer
 
 HEALTH_GROUP = "health"
-CURSOR_IDLE_S = 60.0
-"""A stream nobody asks a page of for this long is closed: its reader is gone and its snapshot would stay in memory."""
 
 
 class ShardActor:
-    """Methods are those of `ShardHandle`, with streams as numbered cursors. Restarted, it holds nothing."""
+    """The control half of `ShardHandle`, and the way to the data half. Restarted, it holds nothing."""
 
     def __init__(
         self,
@@ -52,8 +57,10 @@ class ShardActor:
         self._settings = settings
         self._incarnation = uuid.uuid4().hex
         self._shard: Shard | None = None
-        self._cursors: dict[int, tuple[AsyncIterator[PageAnswer], asyncio.TimerHandle]] = {}
-        self._opened = 0
+        self._loop = asyncio.get_running_loop()
+        self._wire: WireServer | None = None
+        self._listening: asyncio.Task[Endpoint] | None = None
+        self._endpoint: Endpoint | None = None
 
     def _started(self) -> Shard:
         if self._shard is None:
@@ -75,48 +82,10 @@ class ShardActor:
         """As `ShardHandle.release`."""
         await self._started().release(partitions, epoch)
 
-    async def get(self, query: GetQuery) -> GetAnswer:
-        """As `ShardHandle.get`."""
-        return await self._started().get(query)
-
-    async def page(self, query: PageQuery) -> PageAnswer:
-        """As `ShardHandle.page`."""
-        return await self._started().page(query)
-
-    async def stream_open(self, query: PageQuery) -> tuple[int, PageAnswer]:
-        """The first page of a stream, and the cursor for the next ones (0 if there are none)."""
-        pages = self._started().stream(query)
-        first = await anext(pages)
-        if not first.more:
-            return 0, first
-        self._opened += 1
-        self._keep(self._opened, pages)
-        return self._opened, first
-
-    async def stream_next(self, cursor: int) -> PageAnswer:
-        """The next page. Raises Expired if the cursor was idle for too long, or belongs to an earlier process."""
-        held = self._cursors.pop(cursor, None)
-        if held is None:
-            raise Expired("the list was read too slowly, or its shard was restarted: list again")
-        pages, timer = held
-        timer.cancel()
-        page = await anext(pages)
-        if page.more:
-            self._keep(cursor, pages)
-        return page
-
-    async def stream_close(self, cursor: int) -> None:
-        """Forgets a cursor; unknown ones are ignored."""
-        held = self._cursors.pop(cursor, None)
-        if held is not None:
-            held[1].cancel()
-
-    def _keep(self, cursor: int, pages: AsyncIterator[PageAnswer]) -> None:
-        timer = asyncio.get_running_loop().call_later(CURSOR_IDLE_S, self._cursors.pop, cursor, None)
-        self._cursors[cursor] = (pages, timer)
-
     async def stop(self) -> None:
         """As `ShardHandle.stop`, without ending the process."""
+        if self._wire is not None:
+            await self._wire.aclose()
         shard, self._shard = self._shard, None
         if shard is not None:
             with contextlib.suppress(asyncio.CancelledError):
@@ -128,3 +97,39 @@ class ShardActor:
         if self._shard is None:
             return ShardStatistics(shard=self._shard_id, incarnation=self._incarnation, pid=os.getpid())
         return self._shard.statistics()
+
+    @ray.method(concurrency_group=HEALTH_GROUP)
+    async def data_endpoint(self) -> Endpoint:
+        """Where this incarnation is asked, and the secret that is needed. Listens from the first call on.
+
+        Raises:
+            SettingsError: the TLS files cannot be used on this node.
+            ShoalError: the node's address cannot be listened on.
+        """
+        if self._endpoint is not None:
+            return self._endpoint
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(self._started_listening(), self._loop)
+        )
+
+    async def _started_listening(self) -> Endpoint:
+        """Runs in the data loop, as everything that touches the shard does."""
+        if self._listening is None:
+            self._listening = self._loop.create_task(self._listen(), name="listen")
+        try:
+            self._endpoint = await asyncio.shield(self._listening)
+        except Exception:
+            self._listening = None  # what was missing may be there the next time
+            raise
+        return self._endpoint
+
+    async def _listen(self) -> Endpoint:
+        wire = WireServer(self._shard_id, self._incarnation, lambda: self._shard, self._settings.wire)
+        # The address other nodes reach this one by, which is a loopback one on a machine without a network.
+        host: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        try:
+            endpoint = await wire.start(host)
+        except OSError as error:
+            raise ShoalError(f"shard {self._shard_id} cannot listen on {host}: {error}") from error
+        self._wire = wire
+        return endpoint

@@ -12,8 +12,25 @@ from typing import Protocol
 import msgspec
 
 from .model.partitions import Epoch, Partition, PartitionId, ShardId
-from .model.queries import GetAnswer, GetQuery, PageAnswer, PageQuery, ShardStatistics
+from .model.queries import (
+    ChangesPage,
+    ChangesQuery,
+    CountQuery,
+    FeedBatch,
+    FeedQuery,
+    GetAnswer,
+    GetQuery,
+    OvertakeQuery,
+    PageAnswer,
+    PageQuery,
+    PartitionCount,
+    ShardStatistics,
+)
 from .model.resources import ResourceType
+from .model.versions import Version
+
+FEED_BEAT_S = 5.0
+"""A feed without news sends an empty batch this often."""
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +73,37 @@ class ShardHandle(Protocol):
 
     def stream(self, query: PageQuery) -> AsyncIterator[PageAnswer]:
         """All pages of one state, captured when the first is asked for; never Expired half-way. Raises as `page`."""
+
+    async def count(self, query: CountQuery) -> PartitionCount:
+        """How many objects match, by groups if asked. Raises as `get`, and BadRequest for what cannot be grouped by."""
+
+    def changes(self, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
+        """What happened after a version, captured when the first page is asked for; at least one page.
+
+        Raises:
+            NotServed, NotReady: as `get`.
+            TooLargeVersion: `since` was not reached in time.
+            Expired: `since` is older than history reaches, or in a gap of it.
+            BadRequest: a selector that cannot be parsed.
+        """
+
+    def feed(self, query: FeedQuery) -> AsyncIterator[FeedBatch]:
+        """Everything after a version, until closed. The first batch comes at once, and while nothing happens one
+        without events every `FEED_BEAT_S`: a feed that is silent for much longer is dead.
+
+        Raises:
+            NotServed: the shard does not hold the partition, or let it go.
+            NotReady: it has not been listed yet, or the shard is away.
+            Expired: `since` is older than history reaches; later: the API server lost its past, or the reader was
+                too slow and was cut off.
+        """
+
+    async def overtake(self, query: OvertakeQuery) -> Version:
+        """Notes that `version` is about to be shown; the partition's frontier, all of it fed before the answer.
+
+        Raises:
+            NotServed, NotReady: as `get`.
+        """
 
     async def statistics(self) -> ShardStatistics:
         """What the shard holds and costs. Answered while the data loop is busy."""

@@ -1,4 +1,5 @@
-"""Shards in Ray actors: every Ray call to a shard is in this module, and Ray's errors end here.
+"""Shards in Ray actors: every Ray call to a shard is in this module, and Ray's errors end here. Ray carries control;
+queries and feeds go over direct connections (`wire.client`), to which Ray only tells where a shard is.
 
 Actors are named, detached and in namespace ``shoal``, so that any process of the cluster finds them and nobody's
 death takes them along. They ask for a little CPU always: Ray spreads actors over nodes only if they ask for some.
@@ -8,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import functools
+import random
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -20,9 +23,11 @@ from .handle import Assignment
 from .logs import Level
 from .model.errors import Broken, NotReady, ShoalError
 from .model.partitions import Epoch, PartitionId, ShardId
-from .model.queries import GetAnswer, GetQuery, PageAnswer, PageQuery, ShardStatistics
+from .model.queries import ShardStatistics
 from .settings import ShardSettings
 from .watch.permits import Permits
+from .wire.authentication import Endpoint
+from .wire.client import DirectQueries, ShardConnection
 
 NAMESPACE = "shoal"
 
@@ -59,60 +64,93 @@ def _last_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-class RayShardHandle:
-    """`ShardHandle` of an actor."""
+class RayShardHandle(DirectQueries):
+    """`ShardHandle` of an actor: control by Ray calls, data over the process's connection to the shard."""
 
-    def __init__(self, shard_id: ShardId, actor: Any) -> None:
-        self.shard_id = shard_id
+    def __init__(self, connection: ShardConnection, actor: Any = None) -> None:
+        super().__init__(connection)
         self._actor = actor
+        """None: to be looked up. One that does not answer is looked up again: another may have taken its name."""
 
     async def adopt(self, assignments: Sequence[Assignment], epoch: Epoch) -> None:
         """As `ShardHandle.adopt`."""
-        await answered(self._actor.adopt.remote(list(assignments), epoch), self.shard_id)
+        await self._control("adopt", list(assignments), epoch)
 
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """As `ShardHandle.release`."""
-        await answered(self._actor.release.remote(list(partitions), epoch), self.shard_id)
-
-    async def get(self, query: GetQuery) -> GetAnswer:
-        """As `ShardHandle.get`."""
-        return await answered(self._actor.get.remote(query), self.shard_id)
-
-    async def page(self, query: PageQuery) -> PageAnswer:
-        """As `ShardHandle.page`."""
-        return await answered(self._actor.page.remote(query), self.shard_id)
-
-    async def stream(self, query: PageQuery) -> AsyncIterator[PageAnswer]:
-        """As `ShardHandle.stream`: a cursor in the actor; the next page is asked for while one is being used."""
-        cursor, page = await answered(self._actor.stream_open.remote(query), self.shard_id)
-        following: asyncio.Task[PageAnswer] | None = None
-        try:
-            while True:
-                following = asyncio.ensure_future(self._next(cursor)) if page.more else None
-                yield page
-                if following is None:
-                    return
-                page = await following
-        finally:
-            if following is not None and not following.done():
-                following.cancel()
-                with contextlib.suppress(asyncio.CancelledError, ShoalError):
-                    await following
-            if cursor and page.more:
-                self._actor.stream_close.remote(cursor)
-
-    async def _next(self, cursor: int) -> PageAnswer:
-        return await answered(self._actor.stream_next.remote(cursor), self.shard_id)
+        await self._control("release", list(partitions), epoch)
 
     async def statistics(self) -> ShardStatistics:
         """As `ShardHandle.statistics`; answered beside the data loop."""
-        return await answered(self._actor.statistics.remote(), self.shard_id)
+        statistics: ShardStatistics = await self._control("statistics")
+        return statistics
 
     async def stop(self) -> None:
-        """As `ShardHandle.stop`; the actor and its process end."""
+        """As `ShardHandle.stop`; the actor and its process end. Raises NotReady if there is none."""
+        actor = self._actor or await _look_up(self.shard_id)
         with contextlib.suppress(ShoalError, TimeoutError):
-            await asyncio.wait_for(answered(self._actor.stop.remote(), self.shard_id), 5.0)
-        ray.kill(self._actor, no_restart=True)
+            await asyncio.wait_for(answered(actor.stop.remote(), self.shard_id), 5.0)
+        self._actor = None
+        ray.kill(actor, no_restart=True)
+
+    async def _control(self, method: str, *arguments: Any) -> Any:
+        if self._actor is None:
+            self._actor = await _look_up(self.shard_id)
+        try:
+            return await answered(getattr(self._actor, method).remote(*arguments), self.shard_id)
+        except NotReady:
+            self._actor = None
+            raise
+
+
+class RayShardDirectory:
+    """This process's way to all shards, by name: a `ShardDirectory` of the query router, and more.
+
+    All handles of a shard share its connection. Ray is asked for a shard's place when a connection is opened, and not
+    otherwise: queries go on while Ray's control plane is away.
+    """
+
+    def __init__(self) -> None:
+        self._handles: dict[ShardId, RayShardHandle] = {}
+
+    def __call__(self, shard_id: ShardId) -> RayShardHandle:
+        """The handle of a shard. Its calls raise NotReady if there is no actor of that name."""
+        handle = self._handles.get(shard_id)
+        if handle is None or handle.connection.orphaned:
+            find = functools.partial(_endpoint_of, shard_id)
+            handle = self._handles[shard_id] = RayShardHandle(
+                ShardConnection(shard_id, find, random.Random())
+            )
+        return handle
+
+    async def aclose(self) -> None:
+        """Closes all connections; what is in flight fails with NotReady. Usable afterwards, with new ones."""
+        handles = list(self._handles.values())
+        self._handles.clear()
+        for handle in handles:
+            await handle.connection.aclose()
+
+
+async def _endpoint_of(shard_id: ShardId) -> Endpoint:
+    """Where the shard is now. The actor is looked up each time: another may have taken the name."""
+    actor = await _look_up(shard_id)
+    return await answered(actor.data_endpoint.remote(), shard_id)
+
+
+async def _look_up(shard_id: ShardId) -> Any:
+    """The actor of a running shard. In a thread: Ray blocks while its control plane is away.
+
+    Raises:
+        NotReady: there is none of that name.
+    """
+    try:
+        return await asyncio.to_thread(ray.get_actor, shard_id, namespace=NAMESPACE)
+    except ValueError as error:
+        raise NotReady(f"shard {shard_id} is not running", retry_after_s=1) from error
+
+
+shard_directory = RayShardDirectory()
+"""This process's shards."""
 
 
 class RayShardProvider:
@@ -152,21 +190,9 @@ class RayShardProvider:
             scheduling_strategy="SPREAD",
             enable_task_events=False,
         ).remote(shard_id, self._access, self._permits(shard_id), self._settings, self._log_level)
-        return RayShardHandle(shard_id, actor)
+        return RayShardHandle(shard_directory(shard_id).connection, actor)
 
     async def retire(self, shard_id: ShardId) -> None:
         """As `ShardProvider.retire`."""
-        with contextlib.suppress(ValueError):
-            await RayShardHandle(shard_id, ray.get_actor(shard_id, namespace=NAMESPACE)).stop()
-
-
-def shard_directory(shard_id: ShardId) -> RayShardHandle:
-    """The handle of a running shard.
-
-    Raises:
-        NotReady: there is no actor of that name.
-    """
-    try:
-        return RayShardHandle(shard_id, ray.get_actor(shard_id, namespace=NAMESPACE))
-    except ValueError as error:
-        raise NotReady(f"shard {shard_id} is not running", retry_after_s=1) from error
+        with contextlib.suppress(NotReady):
+            await shard_directory(shard_id).stop()

@@ -10,7 +10,21 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from .handle import Assignment
 from .model.errors import NotReady
 from .model.partitions import Epoch, PartitionId, ShardId
-from .model.queries import GetAnswer, GetQuery, PageAnswer, PageQuery, ShardStatistics
+from .model.queries import (
+    ChangesPage,
+    ChangesQuery,
+    CountQuery,
+    FeedBatch,
+    FeedQuery,
+    GetAnswer,
+    GetQuery,
+    OvertakeQuery,
+    PageAnswer,
+    PageQuery,
+    PartitionCount,
+    ShardStatistics,
+)
+from .model.versions import Version
 from .shard import Shard
 
 
@@ -51,6 +65,22 @@ class LocalShardHandle:
     def stream(self, query: PageQuery) -> AsyncIterator[PageAnswer]:
         """As `ShardHandle.stream`."""
         return self.shard.stream(query)
+
+    async def count(self, query: CountQuery) -> PartitionCount:
+        """As `ShardHandle.count`."""
+        return await self.shard.count(query)
+
+    def changes(self, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
+        """As `ShardHandle.changes`."""
+        return self.shard.changes(query)
+
+    def feed(self, query: FeedQuery) -> AsyncIterator[FeedBatch]:
+        """As `ShardHandle.feed`."""
+        return self.shard.feed(query)
+
+    async def overtake(self, query: OvertakeQuery) -> Version:
+        """As `ShardHandle.overtake`."""
+        return await self.shard.overtake(query)
 
     async def statistics(self) -> ShardStatistics:
         """As `ShardHandle.statistics`."""

@@ -71,6 +71,64 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Objects collected before a dictionary is trained; smaller partitions are compressed without one."""
     compression_level: Annotated[int, Meta(ge=1, le=19)] = 1
     keep_managed_fields: bool = False
+    settling_s: Annotated[float, Meta(ge=0)] = 15.0
+    """For so long after a partition was listed, another shard may still let versions be shown that nobody here knows:
+    a watch of several partitions that resumes is told again what arrived in that time."""
+
+
+class FeedSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The feeds from a shard to gateways."""
+
+    queue_events: Count = 50_000
+    """A reader with more events than this waiting for it is cut off."""
+    queue_bytes: Count = 64 << 20
+    """And one with more bytes, compressed as they are held."""
+    batch_events: Count = 500
+    """Events sent in one piece."""
+    batch_bytes: Count = 256 << 10
+    """And their bytes, compressed, unless a single one is larger."""
+
+
+class WireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The direct connections on which gateways ask shards. Both sides of one keep to the settings of its shard."""
+
+    frame_bytes_max: Annotated[int, Meta(ge=1 << 20, le=2 << 30)] = 128 << 20
+    """The longest answer that is sent or taken. One object has to fit: see `WatchSettings.line_bytes_max`."""
+    requests_max: Count = 1024
+    """Queries of one answer in flight on one connection; more wait at the gateway."""
+    streams_max: Count = 8192
+    """Lists, replays and feeds open on one connection. A gateway keeps one feed for each partition that is watched."""
+    window_bytes: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 8 << 20
+    """Bytes of one list or feed on their way; the next page is not read from the store before some were taken."""
+    write_buffer_bytes: Annotated[int, Meta(ge=64 << 10, le=1 << 30)] = 4 << 20
+    """A connection with more bytes than this to be written starts no further answer until they are fewer."""
+    answer_timeout_s: Positive = 30.0
+    """A shard gives a query up after this, and what the query itself allows for waiting; so does the gateway."""
+    stream_idle_s: Positive = 60.0
+    """A list nobody takes a page of for this long is ended, because the state it pages through stays in memory."""
+    handshake_timeout_s: Positive = 5.0
+    """For connecting and for proving to each other who one is."""
+    unauthenticated_max: Count = 64
+    """Connections that have not proved yet who they are; a shard closes further ones at once."""
+    keepalive_s: Annotated[float, Meta(ge=0.5, le=3600)] = 5.0
+    """A peer that nothing was heard of for this long is gone. Each side says something three times as often."""
+    tls_certificate: str | None = None
+    """Path of a PEM file: the certificate (chain) of shards and gateways. Readable on every Ray node, as are the two
+    below. None for all three: no TLS; peers still prove that the control plane made them known to each other."""
+    tls_key: str | None = None
+    """Path of the certificate's key, without a passphrase."""
+    tls_ca: str | None = None
+    """Path of the authorities that the other side's certificate has to be of. Names in certificates are not compared:
+    shards come and go under addresses nobody knows beforehand; who one is, is proved by the secret of the shard."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where TLS is set by half."""
+        paths = {"tls_certificate": self.tls_certificate, "tls_key": self.tls_key, "tls_ca": self.tls_ca}
+        missing = [name for name, path in paths.items() if not path]
+        if 0 < len(missing) < len(paths):
+            raise ValueError(
+                f"wire.{missing[0]} is missing: expected all of wire.{', wire.'.join(paths)}, or none"
+            )
 
 
 class ShardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,3 +137,5 @@ class ShardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     api: ApiSettings = ApiSettings()
     watch: WatchSettings = WatchSettings()
     store: StoreSettings = StoreSettings()
+    feeds: FeedSettings = FeedSettings()
+    wire: WireSettings = WireSettings()

@@ -1,9 +1,9 @@
 """A shard: some partitions of some resources, each followed by a reflector and held in a store. No Ray.
 
-What it keeps true: for each adopted partition there is one reflector task feeding one store; a released partition
-has neither. Queries name a partition; one that is not held answers `NotServed`, one that has not been listed yet
-`NotReady`: an empty answer always means that there is nothing. Who holds what is decided elsewhere (the
-coordinator), merging over partitions as well (the query router).
+What it keeps true: each adopted partition is followed (`following`), a released one is forgotten. Queries name a
+partition; one that is not held answers `NotServed`, one that has not been listed yet `NotReady`: an empty answer always
+means that there is nothing. Who holds what is decided elsewhere (the coordinator), merging over partitions as well (the
+query router).
 
 Everything runs on one event loop; queries read a store between two batches of its reflector, so each answer is one
 state of the partition.
@@ -12,28 +12,31 @@ state of the partition.
 from __future__ import annotations
 
 import asyncio
-import functools
-import logging
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import psutil
 
 from .api.client import ApiConnection
-from .api.decode import Decoder
+from .following import Followed
 from .handle import Assignment
-from .model.errors import NotReady, NotServed, TooLargeVersion
+from .model.errors import NotServed
 from .model.partitions import Epoch, PartitionId, ShardId
 from .model.queries import (
+    ChangesPage,
+    ChangesQuery,
+    CountQuery,
+    FeedBatch,
+    FeedQuery,
     GetAnswer,
     GetQuery,
+    OvertakeQuery,
     PageAnswer,
     PageQuery,
-    PartitionStatistics,
+    PartitionCount,
     ShardStatistics,
 )
 from .model.versions import Version
@@ -41,41 +44,11 @@ from .settings import ShardSettings
 from .store.bodies import BodyCodec
 from .store.objects import PartitionStore
 from .watch.permits import Permits
-from .watch.reflector import Reflector
 
-log = logging.getLogger("shoal.shards.shard")
-
-
-FAILED_RETRY_S = 10.0
-"""Before a reflector that failed in a way nobody foresaw is replaced. Slow: it may well fail again."""
 EXPIRY_S = 30.0
 """How often history is aged in partitions where nothing arrives."""
-
-
-@dataclass(slots=True)
-class _Followed:
-    """One adopted partition."""
-
-    assignment: Assignment
-    store: PartitionStore
-    reflector: Reflector
-    task: asyncio.Task[None] | None = None
-    failure: str = ""
-    """Why there is no reflector just now; what is held is served meanwhile, and grows old."""
-    failures: int = 0
-    earlier: dict[str, Counter[str]] = field(
-        default_factory=lambda: {name: Counter() for name in ("lists", "watch_restarts", "errors")}
-    )
-    """Counters of the reflectors before this one."""
-
-    @property
-    def running(self) -> bool:
-        """Whether it is followed, or will be again."""
-        return self.task is not None and not self.task.done()
-
-    def counted(self, name: str, now: Mapping[str, int]) -> dict[str, int]:
-        """A counter over all reflectors of the partition."""
-        return dict(self.earlier[name] + Counter(now))
+PROOFS_MAX = 16
+"""Proofs of frontiers under way at once in one shard; each takes a connection and about a second."""
 
 
 class Shard:
@@ -101,14 +74,19 @@ class Shard:
         self._settings = settings
         self._rng = rng
         self._epoch = Epoch(0)
-        self._followed: dict[PartitionId, _Followed] = {}
+        self._followed: dict[PartitionId, Followed] = {}
         self._codecs: dict[str, BodyCodec] = {}
         self._ageing: asyncio.Task[None] | None = None
-        self._waiters: dict[PartitionId, list[tuple[Version, asyncio.Future[None]]]] = {}
+        self._proof_slots = asyncio.Semaphore(PROOFS_MAX)
         self._queries: Counter[str] = Counter()
         self._query_seconds: defaultdict[str, float] = defaultdict(float)
         self._in_progress = 0
         self._process = psutil.Process()
+
+    @property
+    def epoch(self) -> Epoch:
+        """The newest epoch the coordinator has told this shard of; never goes back."""
+        return self._epoch
 
     # -- lifecycle --------------------------------------------------------------------------------------------
 
@@ -144,65 +122,21 @@ class Shard:
 
     def _follow(self, assignment: Assignment) -> None:
         partition = assignment.partition
-        loop = asyncio.get_running_loop()
         codec = self._codecs.get(str(partition.resource))
         if codec is None:
             codec = self._codecs[str(partition.resource)] = BodyCodec(self._settings.store)
-        store = PartitionStore(
-            partition,
-            assignment.resource_type,
-            settings=self._settings.store,
-            clock=loop.time,
-            codec=codec,
-        )
-        store.subscribe(functools.partial(self._wake, partition.id, store))
-        held = _Followed(assignment, store, self._reflector(assignment, store))
-        held.task = loop.create_task(self._keep_following(held), name=f"reflector {partition.id}")
-        self._followed[partition.id] = held
-        if self._ageing is None:
-            self._ageing = loop.create_task(self._age(), name=f"{self.shard_id} history")
-
-    def _reflector(self, assignment: Assignment, store: PartitionStore) -> Reflector:
-        return Reflector(
-            partition=assignment.partition,
-            resource_type=assignment.resource_type,
+        self._followed[partition.id] = Followed(
+            assignment,
             connection=self._connection,
-            store=store,
-            decoder=Decoder(
-                assignment.resource_type,
-                keep_managed_fields=self._settings.store.keep_managed_fields,
-                redact=assignment.redact,
-                line_bytes_max=self._settings.watch.line_bytes_max,
-            ),
             permits=self._permits,
-            settings=self._settings.watch,
-            rng=random.Random(self._rng.getrandbits(64)),
+            settings=self._settings,
+            codec=codec,
+            proof_slots=self._proof_slots,
+            rng=self._rng,
         )
-
-    async def _keep_following(self, held: _Followed) -> None:
-        """Runs the partition's reflector until its resource is gone.
-
-        Everything that can go wrong outside has its place in the reflector's machine. A failure that has none is a
-        bug; it must neither stay unseen nor stop the partition for good, so it shows in the state, is counted, and a
-        new reflector goes on where the store stands.
-        """
-        while True:
-            try:
-                await held.reflector.run()
-            except Exception as error:
-                partition = held.assignment.partition.id
-                log.exception("reflector failed", extra={"partition": partition})
-                held.failures += 1
-                held.failure = f"{type(error).__name__}: {error}; starts again in {FAILED_RETRY_S:.0f} s"
-            else:
-                return
-            held.store.abandon()
-            await asyncio.sleep(FAILED_RETRY_S)
-            status = held.reflector.status
-            for name, counter in held.earlier.items():
-                counter.update(getattr(status, name))
-            held.reflector = self._reflector(held.assignment, held.store)
-            held.failure = ""
+        if self._ageing is None:
+            name = f"{self.shard_id} history"
+            self._ageing = asyncio.get_running_loop().create_task(self._age(), name=name)
 
     async def _age(self) -> None:
         while True:
@@ -213,76 +147,82 @@ class Shard:
 
     async def _stop(self, partition: PartitionId) -> None:
         held = self._followed.pop(partition)
-        if held.task is not None:
-            held.task.cancel()
-            await asyncio.wait([held.task])
-        for _, waiter in self._waiters.pop(partition, []):
-            if not waiter.done():
-                waiter.set_exception(NotServed(partition, self._epoch))
-        if not any(
-            other.assignment.partition.resource == held.assignment.partition.resource
-            for other in self._followed.values()
-        ):
-            self._codecs.pop(str(held.assignment.partition.resource), None)
+        await held.stop(lambda: NotServed(partition, self._epoch))
+        resource = held.assignment.partition.resource
+        if not any(other.assignment.partition.resource == resource for other in self._followed.values()):
+            self._codecs.pop(str(resource), None)
 
     # -- queries ----------------------------------------------------------------------------------------------
 
     async def get(self, query: GetQuery) -> GetAnswer:
         """One object at the newest state held. Raises NotServed, NotReady, TooLargeVersion."""
         with self._counted("get"):
-            store = await self._ready(query)
+            store = await self._reached(query.partition, query.not_older_than, query.wait_s)
             return GetAnswer(body=store.get(query.key), frontier=store.frontier, age_s=store.frontier_age_s)
 
     async def page(self, query: PageQuery) -> PageAnswer:
         """One page of one state. Raises NotServed, NotReady, TooLargeVersion, Expired, BadRequest."""
         with self._counted("list"):
-            store = await self._ready(query)
+            store = await self._ready_for(query)
             return msgspec.structs.replace(store.page(query), age_s=store.frontier_age_s)
 
     async def stream(self, query: PageQuery) -> AsyncIterator[PageAnswer]:
         """All pages of the state at the first call, whatever happens meanwhile. Raises as `page`, before the first."""
         with self._counted("list"):
-            store = await self._ready(query)
+            store = await self._ready_for(query)
             age_s = store.frontier_age_s
             for page in store.capture(query):
                 yield msgspec.structs.replace(page, age_s=age_s)
                 # A list of everything is long: others get their turn between two pages.
                 await asyncio.sleep(0)
 
-    async def _ready(self, query: GetQuery | PageQuery) -> PartitionStore:
-        held = self._followed.get(query.partition)
-        if held is None:
-            raise NotServed(query.partition, self._epoch)
-        if not held.store.synced:
-            status = held.reflector.status
-            raise NotReady(
-                f"{query.partition} is not synced yet: {status.message or status.state}", retry_after_s=1
-            )
-        if query.not_older_than > held.store.frontier:
-            await self._reached(held, query.not_older_than, query.wait_s)
-        return held.store
+    async def count(self, query: CountQuery) -> PartitionCount:
+        """As `ShardHandle.count`."""
+        with self._counted("count"):
+            store = await self._reached(query.partition, query.not_older_than, query.wait_s)
+            return msgspec.structs.replace(store.tally(query), age_s=store.frontier_age_s)
 
-    async def _reached(self, held: _Followed, version: Version, wait_s: float) -> None:
-        partition = held.assignment.partition.id
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry = (version, waiter)
-        waiting = self._waiters.setdefault(partition, [])
-        waiting.append(entry)
+    async def changes(self, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
+        """As `ShardHandle.changes`."""
+        with self._counted("changes"):
+            store = self._synced(query.partition).store
+            if query.since > store.answerable(query):
+                await self._reached(query.partition, query.since, query.wait_s)
+            age_s = store.frontier_age_s
+            for page in store.changes(query):
+                yield msgspec.structs.replace(page, age_s=age_s)
+                await asyncio.sleep(0)
+
+    async def feed(self, query: FeedQuery) -> AsyncIterator[FeedBatch]:
+        """As `ShardHandle.feed`; all readers of a partition get the same batch objects."""
+        held = self._synced(query.partition)
+        batches = held.feeds.read(query)
         try:
-            await asyncio.wait_for(waiter, wait_s)
-        except TimeoutError:
-            raise TooLargeVersion(version, held.store.frontier) from None
+            async for batch in batches:
+                yield batch
         finally:
-            if entry in waiting:
-                waiting.remove(entry)
+            await batches.aclose()
 
-    def _wake(self, partition: PartitionId, store: PartitionStore) -> None:
-        waiting = self._waiters.get(partition)
-        if not waiting:
-            return
-        for version, waiter in waiting:
-            if version <= store.frontier and not waiter.done():
-                waiter.set_result(None)
+    async def overtake(self, query: OvertakeQuery) -> Version:
+        """As `ShardHandle.overtake`."""
+        return self._synced(query.partition).overtake(query.version)
+
+    def _synced(self, partition: PartitionId) -> Followed:
+        held = self._followed.get(partition)
+        if held is None:
+            raise NotServed(partition, self._epoch)
+        held.require_synced()
+        return held
+
+    async def _ready_for(self, query: PageQuery) -> PartitionStore:
+        wanted = query.not_older_than if query.at is None else max(query.at, query.not_older_than)
+        return await self._reached(query.partition, wanted, query.wait_s)
+
+    async def _reached(self, partition: PartitionId, version: Version, wait_s: float) -> PartitionStore:
+        """The partition's store once its frontier has reached a version."""
+        held = self._synced(partition)
+        await held.waiters.reached(version, wait_s)
+        return held.store
 
     def _counted(self, verb: str) -> _Counted:
         return _Counted(self, verb)
@@ -292,7 +232,7 @@ class Shard:
     def statistics(self) -> ShardStatistics:
         """What the shard holds and costs, now. May be called from another thread: it only reads counters."""
         used = self._process.cpu_times()
-        partitions = [self._partition_statistics(held) for held in list(self._followed.values())]
+        followed = list(self._followed.values())
         return ShardStatistics(
             shard=self.shard_id,
             incarnation=self.incarnation,
@@ -302,35 +242,8 @@ class Shard:
             queries=dict(self._queries),
             query_seconds=dict(self._query_seconds),
             queries_in_progress=self._in_progress,
-            waiting_for_permit=sum(
-                held.reflector.status.waiting_for_permit for held in list(self._followed.values())
-            ),
-            partitions=partitions,
-        )
-
-    def _partition_statistics(self, held: _Followed) -> PartitionStatistics:
-        store, status = held.store, held.reflector.status
-        held_events = store.history_statistics()
-        return PartitionStatistics(
-            partition=held.assignment.partition.id,
-            epoch=self._epoch,
-            state="failed" if held.failure else status.state,
-            message=held.failure or status.message,
-            objects=len(store),
-            body_bytes=store.body_bytes,
-            history_events=held_events.events,
-            history_bytes=held_events.bytes,
-            oldest_version=store.oldest_version,
-            frontier=store.frontier,
-            frontier_age_s=store.frontier_age_s,
-            events=dict(store.events),
-            lists=held.counted("lists", status.lists),
-            watch_restarts=held.counted("watch_restarts", status.watch_restarts),
-            errors=held.counted("errors", status.errors)
-            | ({"failed": held.failures} if held.failures else {}),
-            dropped=store.dropped,
-            backlog=status.backlog,
-            audit=store.audit,
+            waiting_for_permit=sum(held.reflector.status.waiting_for_permit for held in followed),
+            partitions=[held.statistics(self._epoch) for held in followed],
         )
 
 

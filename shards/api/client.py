@@ -60,7 +60,7 @@ class ApiResponse(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Names in lower case."""
+        """Names in lower case; the values of a name that came several times joined by commas."""
 
     def chunks(self) -> AsyncIterator[bytes]:
         """The body as it arrives, in pieces of no particular size. Ends only with a complete answer.
@@ -88,6 +88,11 @@ class ApiConnection(Protocol):
             ConnectionFailed: nothing answered, or not in time.
             CertificateRejected: what answered could not prove to be the API server.
             KubeconfigError: the credentials cannot be had any more.
+        """
+
+    def pinned(self) -> AbstractAsyncContextManager[ApiConnection]:
+        """A connection all of whose requests, one after the other, go over one TCP connection, so that one server
+        answers them all. Where that cannot be had, entering the request raises ConnectionFailed.
         """
 
     async def aclose(self) -> None:
@@ -199,6 +204,15 @@ class HttpConnection:
                 response = await self._send(request, endpoint, exchange)
             yield response
 
+    @asynccontextmanager
+    async def pinned(self) -> AsyncIterator[ApiConnection]:
+        """As `ApiConnection.pinned`."""
+        pinned = _PinnedConnection(self._credentials, self._settings)
+        try:
+            yield pinned
+        finally:
+            await pinned.aclose()
+
     async def aclose(self) -> None:
         """As `ApiConnection.aclose`."""
         session, self._session = self._session, None
@@ -228,7 +242,9 @@ class HttpConnection:
                 )
             )
         except _LIBRARY_ERRORS as error:
-            raise connection_error(shown, error, settings) from error
+            failed = connection_error(shown, error, settings)
+            failed.sent = not isinstance(error, _NOT_CONNECTED)
+            raise failed from error
         return _HttpResponse(response, shown, settings)
 
     def _open_session(self) -> aiohttp.ClientSession:
@@ -236,7 +252,7 @@ class HttpConnection:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(
                     limit=self._settings.connections,
-                    socket_factory=_keepalive_socket,
+                    socket_factory=self._socket,
                 ),
                 # Compressed answers would cost both sides more CPU than the network between them saves.
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
@@ -248,13 +264,46 @@ class HttpConnection:
             )
         return self._session
 
+    def _socket(self, address: Any) -> socket.socket:
+        return _keepalive_socket(address)
+
+
+class _PinnedConnection(HttpConnection):
+    """All requests over one TCP connection: sockets are counted, and one opened later is refused.
+
+    That the library keeps a connection open and finds it again is its business; that it did is proved by there being
+    no other: no socket was made since the first answer.
+    """
+
+    def __init__(self, credentials: Credentials, settings: ApiSettings) -> None:
+        super().__init__(credentials, msgspec.structs.replace(settings, connections=1))
+        self._sockets = 0
+        self._pinned = 0
+
+    @asynccontextmanager
+    async def open(self, request: ApiRequest) -> AsyncIterator[ApiResponse]:
+        """As `ApiConnection.open`; ConnectionFailed as well if the connection of the first request was not kept."""
+        async with super().open(request) as response:
+            self._pinned = self._pinned or self._sockets
+            if self._sockets != self._pinned:
+                raise ConnectionFailed(f"the connection for {request.path} was not kept: another was opened")
+            yield response
+
+    def _socket(self, address: Any) -> socket.socket:
+        self._sockets += 1
+        return super()._socket(address)
+
 
 class _HttpResponse:
     """`ApiResponse` around aiohttp's."""
 
     def __init__(self, response: aiohttp.ClientResponse, url: str, settings: ApiSettings) -> None:
         self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.headers: dict[str, str] = {}
+        for name, value in response.headers.items():
+            # Several of one name (Warning) are one list, as HTTP has it.
+            known = self.headers.get(name.lower())
+            self.headers[name.lower()] = value if known is None else f"{known}, {value}"
         self._response = response
         self._url = url
         self._settings = settings
@@ -298,6 +347,10 @@ def _keepalive_socket(address: Any) -> socket.socket:
 
 _LIBRARY_ERRORS = (aiohttp.ClientError, TimeoutError, OSError, RuntimeError, ValueError)
 """RuntimeError is aiohttp's "Session is closed", ValueError its complaint about a header or an URL."""
+
+
+_NOT_CONNECTED = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""Raised before anything is sent."""
 
 
 def connection_error(url: str, error: BaseException, settings: ApiSettings) -> ConnectionFailed:

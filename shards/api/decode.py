@@ -33,18 +33,18 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from ..model.depth import at_any_depth
 from ..model.errors import Garbage
 from ..model.observations import Bookmark, ErrorLine, GarbageLine, Item, ListPage, Observation
 from ..model.refs import Key
 from ..model.resources import ResourceType
 from ..model.versions import Version, parse_version
-from .scan import ABSENT, IDENTITY, MARK, MARKED, FieldScan, at_any_depth, cut_managed_fields
+from .redaction import redact
+from .scan import ABSENT, IDENTITY, MARK, MARKED, FieldScan, cut_managed_fields
 
 _EXCERPT_BYTES: Final = 200
 _WITHHELD: Final = "(withheld)"
 _INITIAL_EVENTS_END: Final = "k8s.io/initial-events-end"
-_LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
-_SECRET_MEMBERS: Final = ("data", "stringData")
 _EMPTY: Final = (b"null", b"{}")
 _LINE_END: Final = b"\n"
 _CLOSE: Final = ord("}")
@@ -52,6 +52,12 @@ _VERSION_DIGITS_MAX: Final = 20
 """Of 64 bits. Longer ones are left to the slow path, which refuses what is no version."""
 _BROKEN_JSON: Final = (msgspec.DecodeError, UnicodeError, RecursionError)
 """All that msgspec raises for bytes that are not JSON, not UTF-8, nested too deeply or of the wrong shape."""
+
+_REASONS: Final = frozenset(
+    ("Expired", "Gone", "Forbidden", "Unauthorized", "NotFound", "Timeout", "TooManyRequests", "InternalError",
+     "ServerTimeout", "ServiceUnavailable", "BadRequest")
+)  # fmt: skip
+"""Reasons of a Status that are shown of resources whose values are withheld: any text might be a value."""
 
 _OBJECT_LINES: Final = (
     (b'{"type":"MODIFIED","object":', False),
@@ -222,7 +228,7 @@ class Decoder:
             case "BOOKMARK":
                 return _bookmark(raw)
             case "ERROR":
-                return _error_line(raw)
+                return _error_line(raw, withheld=self._redact)
             case other:
                 return self._garbage(line, f"unknown event type {other[:40]!r}")
 
@@ -230,7 +236,7 @@ class Decoder:
         return self._garbage(beginning, f"line is longer than {self._line_bytes_max} bytes")
 
     def _garbage(self, line: bytes, problem: str) -> GarbageLine:
-        return GarbageLine(self._excerpt(line), problem)
+        return GarbageLine(self._excerpt(line), _WITHHELD if self._redact else problem)
 
     def _excerpt(self, text: bytes) -> str:
         # It ends up in logs, where the values to be redacted must not.
@@ -266,7 +272,8 @@ class Decoder:
             raise self._no_list(body, error) from error
 
     def _no_list(self, body: bytes | bytearray, error: Exception) -> Garbage:
-        return Garbage(f"not a list of objects: {error}: {self._excerpt(bytes(body[:_EXCERPT_BYTES]))!r}")
+        problem = type(error).__name__ if self._redact else str(error)
+        return Garbage(f"not a list of objects: {problem}: {self._excerpt(bytes(body[:_EXCERPT_BYTES]))!r}")
 
     def _item(self, raw: bytes) -> Observation:
         found = None
@@ -300,6 +307,7 @@ class Decoder:
             scanned, expected = b"".join((front, MARK, rear)), MARKED
         try:
             found = self._scan.read(scanned)
+            fields = self._scan.texts(found)
             if not body.isascii():
                 # msgspec does not look into texts it skips; one bad byte would spoil every list it is in.
                 body.decode()
@@ -319,7 +327,7 @@ class Decoder:
             uid,
             Version(int(version)),
             b"" if labels in _EMPTY else labels,
-            self._scan.texts(found),
+            fields,
             body,
         )
 
@@ -337,7 +345,7 @@ class Decoder:
         if not self._keep_managed_fields:
             metadata.pop("managedFields", None)
         if self._redact:
-            _redact(members, metadata)
+            redact(members, metadata)
         members["metadata"] = Raw(_joined(metadata))
         kind = bytes(members.pop("kind", self._kind))
         api_version = bytes(members.pop("apiVersion", self._api_version))
@@ -371,27 +379,23 @@ def _joined(members: dict[str, Raw]) -> bytes:
     return b"{%b}" % b",".join(b"%b:%b" % (_encode(name), bytes(value)) for name, value in members.items())
 
 
-def _redact(members: dict[str, Raw], metadata: dict[str, Raw]) -> None:
-    """Drops the values of ``data`` and ``stringData`` and the annotation kubectl repeats them in."""
-    for member in _SECRET_MEMBERS:
-        if member in members and bytes(members[member]) != b"null":
-            members[member] = Raw(_encode(dict.fromkeys(_decode_members(members[member]), "")))
-    if "annotations" in metadata and bytes(metadata["annotations"]) != b"null":
-        annotations = _decode_members(metadata["annotations"])
-        if annotations.pop(_LAST_APPLIED, None) is not None:
-            metadata["annotations"] = Raw(_joined(annotations))
-            if not annotations:
-                del metadata["annotations"]
-
-
 def _bookmark(raw: bytes) -> Bookmark:
     metadata = _decode_bookmark(raw).metadata
     ends = (metadata.annotations or {}).get(_INITIAL_EVENTS_END) == "true"
     return Bookmark(parse_version(metadata.resource_version), ends)
 
 
-def _error_line(raw: bytes) -> ErrorLine:
+def _error_line(raw: bytes, *, withheld: bool) -> ErrorLine:
+    """The Status of an ERROR line; `withheld` keeps of it what cannot repeat an object."""
     status = _decode_status(raw)
+    if withheld:
+        details = status.get("details")
+        seconds = details.get("retryAfterSeconds") if isinstance(details, dict) else None
+        status = {"code": status.get("code"), "reason": status.get("reason"), "message": _WITHHELD}
+        if not isinstance(seconds, bool) and isinstance(seconds, int):
+            status["details"] = {"retryAfterSeconds": seconds}
+        if not (isinstance(status["reason"], str) and status["reason"] in _REASONS):
+            status["reason"] = ""
     code, reason, message = status.get("code"), status.get("reason"), status.get("message")
     return ErrorLine(
         code if isinstance(code, int) else 0,

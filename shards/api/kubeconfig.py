@@ -17,6 +17,7 @@ except the two variables every pod has.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import ssl
 import tempfile
 from pathlib import Path
@@ -48,13 +49,20 @@ class Access(msgspec.Struct, frozen=True):
     context: str = ""
     service_account: str = ""
     """Folder of token and authority of a pod; empty for kubeconfig files."""
+    nobody: bool = False
+    """Only the server and what proves it to be the right one: no token, certificate, plug-in or impersonation."""
+
+    def anonymous(self) -> Access:
+        """The same server without our credentials: what others' requests are passed on over."""
+        return msgspec.structs.replace(self, nobody=True)
 
     def connect(self, settings: ApiSettings | None = None) -> HttpConnection:
         """A connection; nothing is sent and no credentials are read before its first request."""
         return HttpConnection(_ReloadedCredentials(self), settings)
 
     def __str__(self) -> str:
-        return f"context {self.context} of {self.paths}" if self.paths else "the service account of this pod"
+        where = f"context {self.context} of {self.paths}" if self.paths else "the service account of this pod"
+        return f"the server of {where}" if self.nobody else where
 
 
 def load_kubeconfig(path: str | None = None, context: str | None = None) -> Access:
@@ -139,15 +147,16 @@ def _check_section(file: Path, section: str, entries: Any) -> None:
 class _Loaded:
     """One reading of kubeconfig files, in the package's own representation."""
 
-    def __init__(self, paths: str, context: str) -> None:
+    def __init__(self, paths: str, context: str, *, nobody: bool = False) -> None:
         self._where = f"kubeconfig {paths}, context {context}"
+        self._nobody = nobody
         self._paths = paths
         self._context_name = context
         self._merged = _package().KubeConfigMerger(paths).config
         entry = self._merged["contexts"].get_with_name(context)
         self._context: dict[str, Any] = entry.value["context"]
         self.cluster, self.folder = self._entry("cluster")
-        self.user, _ = self._entry("user") if self._context.get("user") else ({}, "")
+        self.user, _ = self._entry("user") if self._context.get("user") and not nobody else ({}, "")
 
     def _entry(self, kind: str) -> tuple[dict[str, Any], str]:
         name = self._context.get(kind)
@@ -211,7 +220,8 @@ class _Loaded:
                 temp_file_path=folder.name,
             )
             loader.load_from_exec_plugin = plugged
-            if loader._user is None:  # noqa: SLF001 - the package fails on a context without a user
+            # The package fails on a context without a user, and would take the credentials of one with.
+            if loader._user is None or self._nobody:  # noqa: SLF001
                 loader._user = package.ConfigNode("no user", {}, self._paths)  # noqa: SLF001
             if plugin is not None and plugin.certificate:
                 loader.cert_file = folder.write("plugin.crt", plugin.certificate)
@@ -291,6 +301,14 @@ def _endpoint(configuration: Any, tls: ssl.SSLContext | None, headers: Pairs) ->
         server_name=configuration.tls_server_name,
         proxy=configuration.proxy,
     )
+
+
+def _bare(endpoint: Endpoint) -> Endpoint:
+    """An endpoint with nothing in it that says who we are, wherever it may have come from."""
+    scheme, separator, rest = endpoint.server.partition("://")
+    host, slash, path = rest.partition("/")
+    server = f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
+    return dataclasses.replace(endpoint, server=server, headers=())
 
 
 def _impersonation(user: dict[str, Any]) -> Pairs:
@@ -387,13 +405,14 @@ class _ReloadedCredentials:
         access = self._access
         if access.service_account:
             configuration = _service_account(access.service_account)
-            self._renewable = True
-            return _endpoint(configuration, self._tls.of(configuration, str(access)), ())
+            self._renewable = not access.nobody
+            endpoint = _endpoint(configuration, self._tls.of(configuration, str(access)), ())
+            return _bare(endpoint) if access.nobody else endpoint
         # Files are checked again: what was good when Shoal started may be gone, and the message should say
         # so.
         load_kubeconfig(access.paths, access.context)
-        loaded = _Loaded(access.paths, access.context)
+        loaded = _Loaded(access.paths, access.context, nobody=access.nobody)
         self._renewable = loaded.renewable
         found = await loaded.endpoint(self._tls, self._plugin)
         self._plugin = found.plugin
-        return found.endpoint
+        return _bare(found.endpoint) if access.nobody else found.endpoint

@@ -9,15 +9,14 @@ value of another type fails the scan, and the decoder then takes its slow path, 
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from operator import attrgetter
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import Raw
 
-from ..model.fields import FieldSource, field_source, field_text, field_value
+from ..model.fields import SELECTABLE_FIELDS, FieldSource, field_source, field_text, field_value
 from ..model.resources import ResourceType
 
 ABSENT: Final = -1
@@ -26,12 +25,6 @@ MARKED: Final = 170_141_183
 MARK: Final = b',"managedFields":170141183'
 """Stands where managedFields was cut out, so that the scan proves which member it was. Any number but this
 one fails the scan, and API servers send lists."""
-
-DEPTH_MAX: Final = 12_000
-"""Recursion limit for objects nested too deeply for the usual one; kube-apiserver takes 10 000 levels."""
-
-A = TypeVar("A")
-R = TypeVar("R")
 
 IDENTITY: Final = 6
 """So many values of `FieldScan.read` come before the fields."""
@@ -45,6 +38,8 @@ _LOWER_Z: Final = ord("z")
 
 _NOWHERE: Final = "nowhere"
 _EMPTY: Final = b""
+_NO_TEXT: Final = b"{[n"
+"""What objects, lists and null begin with."""
 
 
 def cut_managed_fields(text: bytes, at: int, end: int) -> tuple[int, int]:
@@ -97,11 +92,17 @@ class FieldScan:
             metadata["managedFields"] = (Literal[170_141_183], ABSENT)
             getters.append("metadata.managedFields")
         tree: _Tree = {"metadata": metadata}
+        declared = frozenset(resource_type.indexed_fields).difference(
+            SELECTABLE_FIELDS.get(self._qualified_name, ())
+        )
         mixed: list[int] = []
         others: list[tuple[int, str]] = []
         for position, field in enumerate(self._fields):
             source = field_source(self._qualified_name, field)
             leaf = _leaf(source, custom=resource_type.custom)
+            if field in declared:
+                # Of any type: a number must not send every event of the resource the slow way.
+                leaf = (Raw, Raw(_EMPTY))
             paths = [path for path in source.paths if _grow(tree, path.split("."), leaf)]
             getters.append(paths[0] if paths else _NOWHERE)
             others += [(position, path) for path in paths[1:]]
@@ -132,7 +133,7 @@ class FieldScan:
         fields = found[IDENTITY : self._end]
         for position in self._mixed:
             if type(fields[position]) is not str:
-                fields = tuple([field_text(value) or "" for value in fields])
+                fields = tuple([_text(value) for value in fields])
                 break
         for position, other in self._others:
             if not fields[position]:
@@ -142,6 +143,15 @@ class FieldScan:
     def values(self, document: Mapping[str, Any]) -> tuple[str, ...]:
         """The same from a parsed object of any shape."""
         return tuple(field_value(document, self._qualified_name, field) for field in self._fields)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, Raw):
+        raw = bytes(value)
+        if not raw or raw[0] in _NO_TEXT:
+            return ""
+        value = msgspec.json.decode(raw)
+    return field_text(value) or ""
 
 
 class _Names:
@@ -154,7 +164,7 @@ class _Names:
         return self._names.setdefault(original, f"m{len(self._names)}")
 
 
-def _leaf(source: FieldSource, *, custom: bool) -> tuple[Any, str]:
+def _leaf(source: FieldSource, *, custom: bool) -> tuple[Any, Any]:
     if custom:
         return str | int | float | bool | None, source.default
     match source.default:
@@ -191,21 +201,3 @@ def _struct(name: str, tree: _Tree, names: _Names, constants: Mapping[str, Any])
         gc=False,
         rename={names.of(original): original for original in tree},
     )
-
-
-def at_any_depth(decode: Callable[[A], R], argument: A) -> R:
-    """What `decode` makes of `argument`, however deeply it is nested.
-
-    kube-apiserver takes objects nested up to 10 000 levels (``json: exceeded max depth``); msgspec stops at Python's
-    recursion limit, usually 1 000. One such object must not keep its whole resource from being followed. From
-    Python 3.12 on msgspec has a limit of its own that is high enough.
-    """
-    try:
-        return decode(argument)
-    except RecursionError:
-        usual = sys.getrecursionlimit()
-        sys.setrecursionlimit(max(usual, DEPTH_MAX))
-        try:
-            return decode(argument)
-        finally:
-            sys.setrecursionlimit(usual)

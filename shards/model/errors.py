@@ -137,6 +137,13 @@ class Invalid(ShoalError):  # noqa: N818
     reason = "Invalid"
 
 
+class BadShardSelector(ShoalError):  # noqa: N818
+    """A shard selector that cannot be read: the API server answers 500 without a reason."""
+
+    code = 500
+    reason = ""
+
+
 # -- list again -----------------------------------------------------------------------------------------------
 
 
@@ -224,6 +231,8 @@ class ConnectionFailed(ShoalError):  # noqa: N818
 
     code = 502
     reason = "BadGateway"
+    sent = True
+    """Whether the request may have arrived; False: there was never a connection to send it over."""
 
 
 class CertificateRejected(ConnectionFailed):

@@ -1,9 +1,12 @@
 """Questions to one partition and their answers: the values that cross from router to shard and back.
 
-Small structs of plain values; bodies are the server's JSON bytes and are never parsed on the way.
+Small structs of plain values; bodies are the server's JSON bytes and are never parsed on the way. Selectors are
+text, parsed (and cached) by the shard.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
@@ -41,8 +44,9 @@ class PageQuery(msgspec.Struct, frozen=True, kw_only=True):
     namespace: str | None = None
     """None: all namespaces."""
     labels: str = ""
-    """A label selector as text; parsed (and cached) by the shard."""
     fields: str = ""
+    shards: str = ""
+    """A ``shardSelector`` (KEP-5866) as text: hash ranges of namespace or uid; empty for all objects."""
     after: Key = Key("")
     """Only keys greater than this."""
     limit: int = 500
@@ -67,6 +71,127 @@ class PageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """How many; exact."""
     age_s: float | None = None
     """Seconds since the API server last proved the partition's frontier; None: not said."""
+
+
+class CountQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """How many objects of one partition match, in all or by the values of a path."""
+
+    partition: PartitionId
+    epoch: Epoch
+    namespace: str | None = None
+    labels: str = ""
+    fields: str = ""
+    shards: str = ""
+    group_by: str = ""
+    """``metadata.namespace``, a selectable or indexed field, or ``metadata.labels[KEY]``; empty: not by groups."""
+    not_older_than: Version = UNKNOWN
+    wait_s: float = 3.0
+
+
+class PartitionCount(msgspec.Struct, frozen=True, kw_only=True):
+    """A count, of the state at `version`."""
+
+    version: Version
+    count: int
+    groups: dict[str, int] = msgspec.field(default_factory=dict)
+    """By value; objects without the path count under the empty text. Empty unless asked by groups."""
+    age_s: float | None = None
+
+
+# -- changes -------------------------------------------------------------------------------------------------
+
+ChangeType = Literal["ADDED", "MODIFIED", "DELETED"]
+
+
+class Change(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One line of a watch as a watcher with the query's selectors sees it."""
+
+    version: Version
+    type: ChangeType
+    """Entering the selectors is ADDED, leaving them DELETED, as kube-apiserver has it (``cacher.go``,
+    ``convertToWatchEvent``)."""
+    key: Key
+    body: bytes
+    """The new state; of DELETED the last matching state, carrying the version of the change."""
+
+
+class ChangesQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What happened in one partition after `since`, up to now: how a watch catches up with its feed."""
+
+    partition: PartitionId
+    epoch: Epoch
+    since: Version
+    namespace: str | None = None
+    labels: str = ""
+    fields: str = ""
+    shards: str = ""
+    exact: bool = True
+    """True: every event after `since`, in order. False, where a resource has several partitions: of each object that
+    changed the newest state once, in the order of their versions, *late* events (see `OvertakeQuery`) included."""
+    max_bytes: int = 1 << 20
+    """Ends a page early once its bodies exceed this; at least one change is always sent."""
+    wait_s: float = 3.0
+    """How long to wait until the partition has reached `since`."""
+
+
+class ChangesPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of the changes, in order. All pages of one answer are of the moment it was asked for."""
+
+    frontier: Version
+    """Of the whole answer: with its last page, everything up to this version has been told."""
+    changes: list[Change]
+    more: bool
+    age_s: float | None = None
+
+
+class FeedQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that happens in one partition after `since`, for ever: what a gateway follows."""
+
+    partition: PartitionId
+    epoch: Epoch
+    since: Version | None = None
+    """None: from now on; the first batch says where that is."""
+
+
+class FeedEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One event with all that is needed to decide who sees it, and how."""
+
+    version: Version
+    type: ChangeType
+    key: Key
+    uid: str
+    body: bytes
+    """The new state; of DELETED the last state, carrying the version of the deletion."""
+    labels: bytes
+    """Of that state: ``metadata.labels`` as JSON bytes; ``b""`` if there are none."""
+    fields: tuple[str, ...]
+    """Of that state: values of the resource's selectable fields, in their declared order."""
+    before: tuple[bytes, bytes, tuple[str, ...]] | None = None
+    """Body (carrying the version of *this* event), labels and fields of the state it replaced. Only of a MODIFIED
+    whose labels, fields or uid differ from before: no other can enter or leave a selector."""
+
+
+class FeedBatch(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """News of one partition, encoded once for all gateways."""
+
+    partition: PartitionId
+    frontier: Version
+    """After `events`, everything up to this version has been told. Never goes back within one feed."""
+    events: list[FeedEvent]
+    age_s: float | None = None
+
+
+class OvertakeQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody is about to show clients `version`, from another partition of the same resource.
+
+    A client that resumes there claims to know everything up to it. So an event of this partition with a version up
+    to `version` that arrives after the answer is *late*: `ChangesQuery` repeats it to whoever resumes at a version
+    that had been shown by then. Everything that arrived before the answer is in the feeds before the answer.
+    """
+
+    partition: PartitionId
+    epoch: Epoch
+    version: Version
 
 
 class PartitionStatistics(msgspec.Struct, kw_only=True):
@@ -103,6 +228,14 @@ class PartitionStatistics(msgspec.Struct, kw_only=True):
     """Lines received and not yet applied."""
     audit: int = 0
     """XOR over the objects of a 64-bit hash of uid and version: equal states have equal values."""
+    feeds: int = 0
+    """Feeds being read."""
+    feeds_cut_off: int = 0
+    """Feeds ended because their readers were too slow."""
+    late_events: int = 0
+    """Events in history that arrived when their version had been shown already."""
+    proofs: dict[str, int] = msgspec.field(default_factory=dict)
+    """Attempts to prove the frontier, by outcome: ``proved``, ``unreached``, ``behind``, ``void``, …"""
 
 
 class ShardStatistics(msgspec.Struct, kw_only=True):
@@ -116,7 +249,7 @@ class ShardStatistics(msgspec.Struct, kw_only=True):
     cpu_seconds: float = 0.0
     resident_bytes: int = 0
     queries: dict[str, int] = msgspec.field(default_factory=dict)
-    """By verb: ``get``, ``list``."""
+    """By verb: ``get``, ``list``, ``count``, ``changes``."""
     query_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     queries_in_progress: int = 0
     waiting_for_permit: int = 0

@@ -107,5 +107,7 @@ class ResourceType(msgspec.Struct, frozen=True, kw_only=True):
     """Defined by a CustomResourceDefinition: its objects carry apiVersion and kind inside lists as well."""
     selectable_fields: tuple[str, ...] = ()
     """Paths beyond the metadata ones that a field selector may name: ``spec.nodeName``."""
+    indexed_fields: tuple[str, ...] = ()
+    """Those of `selectable_fields` that the settings declare: of any type, and held in an index."""
     printer_columns: tuple[PrinterColumn, ...] = ()
     """Of custom resources only; built-in kinds have their columns in `cluster.serving`."""

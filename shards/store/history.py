@@ -9,6 +9,15 @@ A list made anew (after a 410) is entered as its difference to what was held. Wh
 version seen and the list's was never observed, so versions strictly between the two are a *gap*, and expired
 as well, although older ones are not.
 
+*Late* events are remembered as such: those that arrived with a version which readers of other partitions of the
+resource had been shown already (`mark`, see `model.queries.OvertakeQuery`). Who resumes at such a version may have
+missed them, so `window` repeats them. A late event that has left the window makes these versions expire. In the first
+`settling_s` after a history began nobody here knows what another owner of the partition let be shown meanwhile: all
+events of that time count as late.
+
+A *correction* is an event at a version that was the frontier already: a deletion reported with the version of the last
+state, a list that differs at an unchanged version. Who stands at that very version is told it again.
+
 Sizes count what an event really holds on to: the packed body of the replaced state and `EVENT_BYTES` for the
 rest.
 """
@@ -66,11 +75,21 @@ class Event(msgspec.Struct, gc=False, eq=False):
         return EVENT_BYTES if self.before is None else EVENT_BYTES + len(self.before.packed)
 
 
+class _Late(NamedTuple):
+    """An event that came after its version had been shown."""
+
+    event: Event
+    shown: Version
+    """The newest version shown by then."""
+    correction: bool
+
+
 class HistoryStatistics(NamedTuple):
     """How much past is held."""
 
     events: int
     bytes: int
+    late: int = 0
 
 
 class History:
@@ -82,7 +101,11 @@ class History:
         self.bytes = 0
         self._seconds = settings.history_s
         self._bytes_max = settings.history_bytes
+        self.settled_at = float("-inf")
+        """By the store's clock: events from before this count as late."""
         self._events: deque[Event] = deque()
+        self._late: deque[_Late] = deque()
+        self._late_floor = self._correction_floor = UNKNOWN
         self._gaps: deque[tuple[Version, Version]] = deque()
         self._added = 0
         self._stamp = float("-inf")
@@ -99,49 +122,81 @@ class History:
     def restart(self, version: Version) -> None:
         """Forgets everything; history begins with the state at `version`."""
         self._events.clear()
+        self._late.clear()
+        self._late_floor = self._correction_floor = UNKNOWN
         self._gaps.clear()
         self._states.clear()
         self.bytes = 0
         self.oldest_version = version
 
     def append(
-        self, version: Version, key: Key, before: Entry | None, after: Entry | None, now: float
-    ) -> None:
-        """Enters a change; `version` is not below the last one's."""
+        self,
+        version: Version,
+        key: Key,
+        before: Entry | None,
+        after: Entry | None,
+        now: float,
+        *,
+        frontier: Version = UNKNOWN,
+        mark: Version = UNKNOWN,
+    ) -> Event:
+        """Enters a change; `version` is not below the last one's.
+
+        `frontier` is the partition's before the change, `mark` the newest version shown from other partitions.
+        """
         if now - self._stamp > STAMP_S:
             self._stamp = now
         events = self._events
-        events.append(Event(version, key, before, after, self._stamp))
+        event = Event(version, key, before, after, self._stamp)
+        events.append(event)
+        if version <= mark or version <= frontier:
+            self._late.append(_Late(event, max(mark, frontier), version <= frontier))
         self._added += 1
         self.bytes += EVENT_BYTES if before is None else EVENT_BYTES + len(before.packed)
         if self.bytes > self._bytes_max or events[0].at < now - self._seconds:
-            self.evict(now)
+            self.evict(now, version)
+        return event
 
     def gap(self, seen: Version, listed: Version) -> None:
         """Notes that the versions strictly between were not observed."""
         if listed - seen > 1:
             self._gaps.append((seen, listed))
 
-    def evict(self, now: float) -> None:
-        """Drops what is outside the window, and raises the floor to the newest version dropped."""
-        events, oldest = self._events, now - self._seconds
-        bytes_left = self._bytes_max
+    def evict(self, now: float, frontier: Version) -> None:
+        """Drops what is outside the window, and raises the floor to the newest version dropped.
+
+        A late event outlives its time until the frontier has passed what had been shown when it came: the versions it
+        makes expire must be no longer the newest, or who lists and goes on from there would be told to list again.
+        """
+        oldest, bytes_left = now - self._seconds, self._bytes_max
         if self.bytes > bytes_left:
             # Some at once, so that a full window is not tidied up after every event (3 us each).
             bytes_left -= bytes_left // EVICTED_PART
+        events, late = self._events, self._late
         while events and (self.bytes > bytes_left or events[0].at < oldest):
-            event = events.popleft()
-            self.bytes -= event.weight
-            self.oldest_version = event.version
+            if late and late[0].event is events[0] and late[0].shown >= frontier and self.bytes <= bytes_left:
+                break
+            self.oldest_version = self._drop_oldest()
         # Events of one version (a list's deletions) go together: half of them taken back is no state that
-        # ever was.
-        while events and events[0].version == self.oldest_version:
-            event = events.popleft()
-            self.bytes -= event.weight
+        # ever was. Corrections belong to the state of their version already.
+        while (
+            events and events[0].version == self.oldest_version and not (late and late[0].event is events[0])
+        ):
+            self._drop_oldest()
         while self._gaps and self._gaps[0][1] <= self.oldest_version:
             self._gaps.popleft()
         for version in [version for version in self._states if version < self.oldest_version]:
             del self._states[version]
+
+    def _drop_oldest(self) -> Version:
+        event = self._events.popleft()
+        self.bytes -= event.weight
+        if self._late and self._late[0].event is event:
+            _, shown, correction = self._late.popleft()
+            self._late_floor = max(self._late_floor, shown)
+            if correction:
+                self._correction_floor = max(self._correction_floor, event.version)
+        return event.version
 
     # -- reading ---------------------------------------------------------------------------------------------
 
@@ -154,8 +209,7 @@ class History:
         Raises:
             Expired: the version is older than the window, or lies in a gap.
         """
-        if version < self.oldest_version or any(low < version < high for low, high in self._gaps):
-            raise Expired(EXPIRED_TEXT)
+        self._require(version, EXPIRED_TEXT)
         seen, changes = self._states.pop(version, (None, {}))
         if seen is None:
             for event in reversed(self._events):
@@ -174,6 +228,72 @@ class History:
             self._states.popitem(last=False)
         return changes
 
+    def replay(self, since: Version) -> list[Event]:
+        """Every event after `since`, in order; corrections of `since` first.
+
+        Raises:
+            Expired: the version is older than the window, or lies in a gap.
+        """
+        self._require_resumable(since, self._correction_floor)
+        found = self._newer(since)
+        found += [
+            late.event for late in reversed(self._late) if late.correction and late.event.version == since
+        ]
+        found.reverse()
+        return found
+
+    def corrected(self, version: Version) -> bool:
+        """Whether there was a correction at this version: who has been told it may have missed one."""
+        return version <= self._correction_floor or any(
+            late.correction and late.event.version == version for late in self._late
+        )
+
+    def window(self, since: Version) -> list[Event]:
+        """The events that who resumes at `since` may have missed, in order: all after `since`, those that came when
+        `since` had been shown already, and whatever came later about the objects of these.
+
+        Raises:
+            Expired: the version is older than the window, lies in a gap, or a late event has left the window.
+        """
+        self._require_resumable(since, self._late_floor)
+        events, settled_at = self._events, self.settled_at
+        found = self._newer(since)
+        found.reverse()
+        missed = {id(late.event) for late in self._late if late.event.version <= since <= late.shown}
+        unsettled = bool(events) and events[0].at < settled_at
+        if not missed and not unsettled:
+            return found
+        keys: set[Key] = set()
+        again: list[Event] = []
+        for event in islice(events, len(events) - len(found)):
+            if event.key in keys or event.at < settled_at or id(event) in missed:
+                keys.add(event.key)
+                again.append(event)
+        return again + found
+
+    def in_gap(self, version: Version) -> bool:
+        """Whether a list was made anew across this version, so that nobody knows the state it had."""
+        return any(low < version < high for low, high in self._gaps)
+
+    def _newer(self, version: Version) -> list[Event]:
+        """Events after a version, the newest first."""
+        found: list[Event] = []
+        for event in reversed(self._events):
+            if event.version <= version:
+                break
+            found.append(event)
+        return found
+
+    def _require(self, version: Version, text: str) -> None:
+        if version < self.oldest_version or self.in_gap(version):
+            raise Expired(text)
+
+    def _require_resumable(self, since: Version, floor: Version) -> None:
+        text = f"too old resource version: {since} ({max(self.oldest_version, floor)})"
+        self._require(since, text)
+        if since <= floor:
+            raise Expired(text)
+
     def statistics(self) -> HistoryStatistics:
-        """Events held and bytes they hold on to."""
-        return HistoryStatistics(len(self._events), self.bytes)
+        """Events held, bytes they hold on to, and how many came late."""
+        return HistoryStatistics(len(self._events), self.bytes, len(self._late))

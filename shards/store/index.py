@@ -2,7 +2,7 @@
 
 Labels are indexed in two levels: label pair -> label sets -> members. Pods of one ReplicaSet share one label
 set, so a requirement, also a negative one (``notin``, ``!key``), is decided once for each distinct label set.
-Fields that `model.fields.INDEXED_FIELDS` names are indexed by value; others are compared on the entries.
+Fields that `model.fields.INDEXED_FIELDS` or the settings name are indexed by value; others are compared on the entries.
 
 Kept true with each entry that comes, changes or goes; an entry whose labels and fields stay costs nothing,
 and empty buckets are removed. The index holds the newest state only: `snapshot` puts history's differences on
@@ -11,7 +11,7 @@ top.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from ..model.fields import INDEXED_FIELDS
 from ..model.refs import Key
@@ -49,14 +49,14 @@ class Index:
     keys.
     """
 
-    def __init__(self, fields: Sequence[str]) -> None:
+    def __init__(self, fields: Sequence[str], indexed: Collection[str] = INDEXED_FIELDS) -> None:
         self.building = False
         """While true, label sets without members stay known: entries made for a list not yet complete hold
         them, and two label sets of equal bytes must never be in use."""
         self._label_sets: dict[bytes, LabelSet] = {}
         self._pairs: dict[str, dict[str, Bucket[LabelSet]]] = {}
         self._exact: list[tuple[int, str, dict[str, Bucket[Key]]]] = [
-            (position, field, {}) for position, field in enumerate(fields) if field in INDEXED_FIELDS
+            (position, field, {}) for position, field in enumerate(fields) if field in indexed
         ]
 
     # -- writing ---------------------------------------------------------------------------------------------
@@ -138,6 +138,25 @@ class Index:
             found = Candidates(buckets, decided=not fields)
             best = found if best is None or found.size < best.size else best
         return best
+
+    def sizes_by_field(self, field: str) -> dict[str, int] | None:
+        """Objects by the value of an indexed field; None if it is not indexed."""
+        for _, indexed, values in self._exact:
+            if indexed == field:
+                return {value: bucket_size(bucket) for value, bucket in values.items()}
+        return None
+
+    def sizes_by_label(self, key: str) -> dict[str, int]:
+        """Objects by the value of a label; those without it under the empty text."""
+        found: dict[str, int] = {}
+        carrying = 0
+        for value, bucket in self._pairs.get(key, {}).items():
+            found[value] = sum(map(len, bucket_members(bucket)))
+            carrying += found[value]
+        without = sum(map(len, self._label_sets.values())) - carrying
+        if without:
+            found[""] = found.get("", 0) + without
+        return found
 
     def _matching(self, selector: LabelSelector) -> set[LabelSet]:
         """Label sets that meet the selector: by set algebra; only ``<`` and ``>`` have to parse any."""

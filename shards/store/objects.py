@@ -25,33 +25,39 @@ the counters.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from operator import itemgetter
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from sortedcontainers import SortedList
-
-from ..model.errors import Broken, NotReady, TooLargeVersion
+from ..model.errors import Broken
 from ..model.fields import INDEXED_FIELDS
 from ..model.observations import Observation
 from ..model.partitions import Everything, Partition
-from ..model.queries import PageAnswer, PageQuery
 from ..model.refs import Key
 from ..model.resources import ResourceType
-from ..model.versions import UNKNOWN, Version
+from ..model.versions import Version
 from ..settings import StoreSettings
 from .audit import digest_of, seed_of
 from .bodies import BodyCodec
+from .difference import difference
 from .entries import Entry
-from .history import History, HistoryStatistics
-from .index import Index
-from .snapshot import Selection, Snapshot
+from .history import Event
+from .reading import HeldObjects
 
 _DISTINCT_FIELDS: Final = (INDEXED_FIELDS - {"spec.nodeName"}) | {"involvedObject.resourceVersion"}
 """Fields whose values hardly two objects share: interning them would cost memory instead of saving it."""
 
 
-class PartitionStore:
+class Recorder(Protocol):
+    """Takes note of events for feeds."""
+
+    def record(self, event: Event) -> None:
+        """One event, before the frontier moves to it."""
+
+    def restarted(self) -> None:
+        """A list older than the frontier became the truth: the past is void."""
+
+
+class PartitionStore(HeldObjects):
     """Objects, indexes and history of one partition. `clock` gives seconds that never go back."""
 
     def __init__(
@@ -63,14 +69,7 @@ class PartitionStore:
         clock: Callable[[], float],
         codec: BodyCodec | None = None,
     ) -> None:
-        self.partition = partition
-        self.resource_type = resource_type
-        self.synced = False
-        """True from the first complete list on."""
-        self.frontier = UNKNOWN
-        """Everything up to this version has been seen."""
-        self.frontier_at = float("-inf")
-        """When the API server last proved the frontier, by the clock."""
+        super().__init__(partition, resource_type, settings=settings, clock=clock)
         self.events = {"added": 0, "modified": 0, "deleted": 0, "bookmark": 0}
         self.dropped = 0
         """Objects outside the cover."""
@@ -79,25 +78,28 @@ class PartitionStore:
         self.audit = 0
         """See `store.audit`."""
         self.body_bytes = 0
-        self._clock = clock
+        self.turn = 0
+        """Grows when a list begins and when it is complete: what was asked before is no continuation then."""
+        self.recorder: Recorder | None = None
+        """Told of every event; None while nobody reads a feed."""
         self._codec = codec or BodyCodec(settings)
         self._admits = None if isinstance(partition.cover, Everything) else partition.cover.admits
-        self._entries: dict[Key, Entry] = {}
-        self._keys: SortedList[Key] = SortedList()
-        self._index = Index(resource_type.selectable_fields)
-        self._history = History(settings)
         self._interned = tuple(field not in _DISTINCT_FIELDS for field in resource_type.selectable_fields)
         self._fresh: dict[Key, Entry] | None = None
+        self._settling_s = settings.settling_s
         self._subscribers: tuple[Callable[[], object], ...] = ()
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    @property
+    def listing(self) -> bool:
+        """A list is under way."""
+        return self._fresh is not None
 
     # -- writing: a list -------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """A list begins. What an earlier one had collected and not finished is forgotten."""
         self.abandon()
+        self.turn += 1
         self._fresh = {}
         self._index.building = True
 
@@ -134,9 +136,10 @@ class PartitionStore:
         follows = self.synced and version >= seen
         if not follows:
             self._history.restart(version)
+            self._history.settled_at = now + self._settling_s
         if not self.synced:
             self._pack_again(fresh)
-        changes = self._difference(fresh, version, keep_newer=follows)
+        changes = difference(self._entries, fresh, version, seen=seen, keep_newer=follows)
         self._entries = fresh
         self._keys.update([key for _, key, before, _ in changes if before is None])
         if follows:
@@ -146,12 +149,15 @@ class PartitionStore:
                 self._keys.remove(key)
             self._account(before, after)
             if follows:
-                self._history.append(at, key, before, after, now)
+                self._enter(at, key, before, after, now)
             if self.synced:
                 self.events[_type_of(before, after)] += 1
         self._index.sweep()
+        self.turn += 1
         self.synced = True
         self.frontier = version
+        if not follows and self.recorder is not None:
+            self.recorder.restarted()
         self._prove(version, now)
 
     def abandon(self) -> None:
@@ -160,33 +166,6 @@ class PartitionStore:
             self._fresh = None
             self._index.building = False
             self._index.sweep()
-
-    def _difference(
-        self, fresh: dict[Key, Entry], version: Version, *, keep_newer: bool
-    ) -> list[tuple[Version, Key, Entry | None, Entry | None]]:
-        """What `fresh` changes: version, key, state before and after, in version order.
-
-        With `keep_newer`, what is held in a newer state than the list has stays, and is put into `fresh`.
-        """
-        first = Version(self.frontier + 1)
-        changes: list[tuple[Version, Key, Entry | None, Entry | None]] = []
-        for key, held in self._entries.items():
-            if key not in fresh:
-                if keep_newer and held.version > version:
-                    fresh[key] = held
-                else:
-                    changes.append((version, key, held, None))
-        for key, entry in fresh.items():
-            before = self._entries.get(key)
-            if before is entry:
-                continue
-            if before is not None and keep_newer and before.version > entry.version:
-                fresh[key] = before
-            else:
-                # Readers of the old frontier must not see the change, readers of the list's version must.
-                changes.append((min(max(entry.version, first), version), key, before, entry))
-        changes.sort(key=_version_of)
-        return changes
 
     def _pack_again(self, fresh: dict[Key, Entry]) -> None:
         """Packs objects that came before there was a dictionary; without, they take four times the room."""
@@ -226,13 +205,13 @@ class PartitionStore:
             if held is None:
                 self._keys.add(key)
             self._account(held, entry)
-            self._history.append(version, key, held, entry, now)
+            self._enter(version, key, held, entry, now)
             self.events["added" if held is None else "modified"] += 1
         elif held is not None:
             del self._entries[key]
             self._keys.remove(key)
             self._account(held, None)
-            self._history.append(version, held.key, held, None, now)
+            self._enter(version, held.key, held, None, now)
             self.events["deleted"] += 1
         self._prove(version, now)
 
@@ -242,13 +221,30 @@ class PartitionStore:
         if self.synced:
             self._prove(version, self._clock())
 
+    def proven(self, version: Version) -> None:
+        """Everything up to `version` has been seen, as a proof has it that began in this `turn`."""
+        self._prove(version, self._clock())
+
+    def overtake(self, version: Version) -> None:
+        """Readers of other partitions are about to be shown `version`: what comes later and is not newer is late."""
+        self.overtaken = max(self.overtaken, version)
+
     def expire(self) -> None:
         """Lets go of history that is older than the window: of use where nothing arrives that would."""
-        self._history.evict(self._clock())
+        self._history.evict(self._clock(), self.frontier)
 
     def subscribe(self, callback: Callable[[], object]) -> None:
         """Has `callback` called whenever the frontier was proved anew, after the change is readable."""
         self._subscribers = (*self._subscribers, callback)
+
+    def _enter(
+        self, version: Version, key: Key, before: Entry | None, after: Entry | None, now: float
+    ) -> None:
+        event = self._history.append(
+            version, key, before, after, now, frontier=self.frontier, mark=self.overtaken
+        )
+        if self.recorder is not None:
+            self.recorder.record(event)
 
     def _prove(self, version: Version, now: float) -> None:
         if version < self.frontier:
@@ -311,83 +307,6 @@ class PartitionStore:
             self._index.replace(before, after)
         self.audit ^= digest_of(seed if after.uid is before.uid else seed_of(after.uid), after.version)
         self.body_bytes += len(after.packed)
-
-    # -- reading ---------------------------------------------------------------------------------------------
-
-    @property
-    def oldest_version(self) -> Version:
-        """A list at an exact version may ask for this one or a later one."""
-        return self._history.oldest_version
-
-    @property
-    def frontier_age_s(self) -> float:
-        """Seconds since the API server last proved the frontier; 0 before the first list."""
-        return max(0.0, self._clock() - self.frontier_at) if self.synced else 0.0
-
-    def get(self, key: Key) -> bytes | None:
-        """The newest state of one object.
-
-        Raises:
-            NotReady: no list was complete yet.
-        """
-        self._require_synced()
-        entry = self._entries.get(key)
-        return None if entry is None else entry.body()
-
-    def page(self, query: PageQuery) -> PageAnswer:
-        """One page of one state.
-
-        Raises:
-            NotReady: no list was complete yet.
-            Expired: `PageQuery.at` is older than history reaches.
-            TooLargeVersion: `PageQuery.at` has not been reached.
-            BadRequest: a selector that cannot be parsed, or a field that is not selectable.
-        """
-        selection = self._select(query)
-        return self._snapshot(query.at).page(selection, limit=query.limit, max_bytes=query.max_bytes)
-
-    def capture(self, query: PageQuery) -> Iterator[PageAnswer]:
-        """All pages of the state now, whatever is written meanwhile. Raises as `page`, at once."""
-        selection = self._select(query)
-        return self._snapshot(query.at).capture(selection, limit=query.limit, max_bytes=query.max_bytes)
-
-    def count(self, query: PageQuery) -> int:
-        """How many objects the query means; `after` counts, `limit` does not. Raises as `page`."""
-        selection = self._select(query)
-        return self._snapshot(query.at).size(selection)
-
-    def history_statistics(self) -> HistoryStatistics:
-        """What history holds."""
-        return self._history.statistics()
-
-    def _select(self, query: PageQuery) -> Selection:
-        self._require_synced()
-        return Selection(
-            query, self.resource_type.selectable_fields, namespaced=self.resource_type.namespaced
-        )
-
-    def _snapshot(self, at: Version | None) -> Snapshot:
-        frontier = self.frontier
-        if at is not None and at > frontier:
-            raise TooLargeVersion(at, frontier)
-        changes: Mapping[Key, Entry | None] = {}
-        if at is not None and at < frontier:
-            changes = self._history.changes_since(at)
-        return Snapshot(
-            frontier if at is None else at,
-            entries=self._entries,
-            keys=self._keys,
-            index=self._index,
-            namespaced=self.resource_type.namespaced,
-            changes=changes,
-        )
-
-    def _require_synced(self) -> None:
-        if not self.synced:
-            raise NotReady(f"{self.partition.id} is not synced yet", retry_after_s=1)
-
-
-_version_of = itemgetter(0)
 
 
 def _type_of(before: Entry | None, after: Entry | None) -> str:

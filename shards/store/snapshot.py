@@ -14,54 +14,72 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from heapq import merge
-from typing import Final
+from typing import Final, TypeAlias
 
 from sortedcontainers import SortedList
 
 from ..model.fields import METADATA_FIELDS
-from ..model.queries import PageAnswer, PageQuery
+from ..model.queries import ChangesQuery, CountQuery, PageAnswer, PageQuery
 from ..model.refs import Key, namespace_range
 from ..model.selectors import EVERY_FIELD, EVERY_LABEL, FieldSelector, LabelSelector
+from ..model.shard_selectors import parse_shard_selector
 from ..model.versions import Version
 from .entries import Entry, LabelSet
 from .index import Index
 
+Asked: TypeAlias = PageQuery | CountQuery | ChangesQuery
+"""Queries of several objects: namespace and selectors."""
+
 _NO_CHANGES: Final[Mapping[Key, Entry | None]] = {}
-_AFTER_ALL: Final = "\U0010ffff"
+AFTER_ALL: Final = "\U0010ffff"
 """Greater than every key: names and namespaces are ASCII."""
 
 
 class Selection:
     """A query made ready: which range of keys, and what is left to compare on each entry."""
 
-    __slots__ = ("_fields", "_name", "_seen", "field_selector", "high", "label_selector", "low", "trivial")
+    __slots__ = (
+        "_fields",
+        "_name",
+        "_seen",
+        "_shards",
+        "field_selector",
+        "high",
+        "label_selector",
+        "low",
+        "trivial",
+    )
 
-    def __init__(self, query: PageQuery, fields: tuple[str, ...], *, namespaced: bool) -> None:
+    def __init__(self, query: Asked, fields: tuple[str, ...], *, namespaced: bool) -> None:
         self.label_selector = parse_labels(query.labels) if query.labels else EVERY_LABEL
         self.field_selector = parse_fields(query.fields, fields) if query.fields else EVERY_FIELD
+        shards = parse_shard_selector(query.shards) if query.shards else None
+        self._shards = shards.matches if shards is not None else None
         self._fields: list[tuple[Callable[[Entry], str], Callable[[str], bool]]] = []
         for requirement in self.field_selector.requirements:
             self._fields.append(
-                (_value_getter(requirement.field, fields, namespaced=namespaced), requirement.matches)
+                (value_getter(requirement.field, fields, namespaced=namespaced), requirement.matches)
             )
         self._seen: dict[LabelSet, bool] = {}
         self._name = self.field_selector.exact("metadata.name")
-        self.trivial = not self.label_selector and not self.field_selector
-        self.low, self.high = "", _AFTER_ALL
+        self.trivial = not self.label_selector and not self.field_selector and shards is None
+        self.low, self.high = "", AFTER_ALL
         namespace = query.namespace
         if namespace is None and namespaced:
             namespace = self.field_selector.exact("metadata.namespace")
         if namespace and namespaced:
             self.low, self.high = namespace_range(namespace)
-        if query.after and query.after >= self.low:
+        if isinstance(query, PageQuery) and query.after and query.after >= self.low:
             # The smallest text greater than `after`.
             self.low = f"{query.after}\0"
 
     def matches(self, entry: Entry) -> bool:
-        """Whether labels and fields of the entry meet the selectors; the range is not looked at."""
+        """Whether labels, fields and shards of the entry meet the selectors; the range is not looked at."""
         for value, meets in self._fields:
             if not meets(value(entry)):
                 return False
+        if self._shards is not None and not self._shards(entry.key.rpartition("/")[0], entry.uid):
+            return False
         if not self.label_selector:
             return True
         label_set = entry.labels
@@ -70,6 +88,17 @@ class Selection:
             known = self._seen[label_set] = self.label_selector.matches(label_set.labels())
         return known
 
+    @property
+    def by_shards(self) -> bool:
+        """Whether hashes have to be looked at, which no index knows."""
+        return self._shards is not None
+
+    def meets(self, entry: Entry | None) -> bool:
+        """Whether there is an object, and in the range, and it meets the selectors."""
+        return (
+            entry is not None and self.low <= entry.key < self.high and (self.trivial or self.matches(entry))
+        )
+
     def only_key(self, *, namespaced: bool) -> Key | None:
         """The one key the query can mean, if it names namespace and name."""
         if self._name is None:
@@ -77,7 +106,7 @@ class Selection:
         if not namespaced:
             return Key(self._name)
         namespace = self.field_selector.exact("metadata.namespace")
-        if namespace is None and self.high != _AFTER_ALL:
+        if namespace is None and self.high != AFTER_ALL:
             namespace = self.high[:-1]
         return Key(f"{namespace}/{self._name}") if namespace else None
 
@@ -118,7 +147,7 @@ class Snapshot:
             return [entry.key for entry in self.ordered(low, high) if meets(entry)]
         entries, changes = self._entries, self._changes
         keys = [key for key in candidates if low <= key < high and key not in changes]
-        if not candidates.decided:
+        if not candidates.decided or selection.by_shards:
             keys = [key for key in keys if meets(entries[key])]
         keys += [key for key, was in changes.items() if was is not None and low <= key < high and meets(was)]
         keys.sort()
@@ -150,8 +179,32 @@ class Snapshot:
             if entry is not None:
                 yield entry
 
+    def group_sizes(self, selection: Selection, group_by: str, label: str | None) -> dict[str, int] | None:
+        """Sizes by value of everything in the range, if an index or the order of keys says them; else None."""
+        if self._changes:
+            return None
+        if group_by == "metadata.namespace" and self._namespaced:
+            return dict(self._namespace_sizes(selection.low, selection.high))
+        if selection.low or selection.high != AFTER_ALL:
+            return None
+        return self._index.sizes_by_field(group_by) if label is None else self._index.sizes_by_label(label)
+
+    def _namespace_sizes(self, low: str, high: str) -> Iterator[tuple[str, int]]:
+        keys = self._keys
+        at, end = keys.bisect_left(low), keys.bisect_left(high)
+        while at < end:
+            namespace = keys[at].partition("/")[0]
+            following = min(keys.bisect_left(namespace_range(namespace)[1]), end)
+            yield namespace, following - at
+            at = following
+
+    def found(self, selection: Selection) -> Iterator[Entry]:
+        """All hits, in key order."""
+        keys = self.matches(selection)
+        return self.ordered(selection.low, selection.high) if keys is None else self._held(keys)
+
     def _count_held(self, low: str, high: str) -> int:
-        if not low and high == _AFTER_ALL:
+        if not low and high == AFTER_ALL:
             return len(self._keys)
         return int(self._keys.bisect_left(high) - self._keys.bisect_left(low))
 
@@ -175,9 +228,7 @@ class Snapshot:
 
     def capture(self, selection: Selection, *, limit: int, max_bytes: int) -> Iterator[PageAnswer]:
         """All pages of the hits; the entries are taken now, their bodies unpacked page by page."""
-        found = self.matches(selection)
-        held = self.ordered(selection.low, selection.high) if found is None else self._held(found)
-        return _pages(self.version, list(held), limit, max_bytes)
+        return _pages(self.version, list(self.found(selection)), limit, max_bytes)
 
     def _held(self, keys: Iterable[Key]) -> Iterator[Entry]:
         for key in keys:
@@ -213,7 +264,8 @@ def _packed(version: Version, found: Iterable[Entry], total: int, limit: int, ma
     return PageAnswer(version=version, keys=keys, bodies=bodies, more=remaining > 0, remaining=remaining)
 
 
-def _value_getter(field: str, fields: tuple[str, ...], *, namespaced: bool) -> Callable[[Entry], str]:
+def value_getter(field: str, fields: tuple[str, ...], *, namespaced: bool) -> Callable[[Entry], str]:
+    """Takes the value of a selectable field from an entry."""
     if field == "metadata.name":
         return lambda entry: entry.key.rpartition("/")[2]
     if field == "metadata.namespace":

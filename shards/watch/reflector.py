@@ -325,12 +325,16 @@ class Reflector:
                         elif type(item) is Bookmark:
                             advance(item.version)
                         else:
-                            return _control(item, version, delivered=delivered)
+                            return _control(item, self._resumable(version), delivered=delivered)
                         if item.version > version:
                             version, delivered = item.version, True
         except _FAILURES as error:
-            return _ended(error, stream, version, delivered=delivered)
-        return _completed(stream, version, delivered=delivered)
+            return _ended(error, stream, self._resumable(version), delivered=delivered)
+        return _completed(stream, self._resumable(version), delivered=delivered)
+
+    def _resumable(self, version: Version) -> Version:
+        """Where a watch may go on that brought everything up to `version`: proofs may have gone further."""
+        return max(version, self._store.frontier)
 
 
 # -- from what happened to events ----------------------------------------------------------------------------

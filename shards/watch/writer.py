@@ -45,3 +45,18 @@ class PartitionWriter(Protocol):
 
     def advance(self, version: Version) -> None:
         """Everything up to `version` has been seen (a bookmark)."""
+
+
+class ProvablePartition(PartitionWriter, Protocol):
+    """What a proof of the frontier needs beyond that."""
+
+    @property
+    def listing(self) -> bool:
+        """A list is under way: between `begin` and `finish` or `abandon`."""
+
+    @property
+    def turn(self) -> int:
+        """Grows when a list begins and when it is complete."""
+
+    def proven(self, version: Version) -> None:
+        """Everything up to `version` has been seen."""

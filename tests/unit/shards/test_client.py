@@ -376,3 +376,69 @@ async def test_a_401_that_nothing_can_be_done_about_is_passed_on():
         await connection.aclose()
     assert credentials.rejections == 1
     assert len(heads) == 1
+
+
+# -- pinned connections ----------------------------------------------------------------------------------------
+
+
+async def test_a_pinned_connection_asks_twice_over_one_tcp_connection():
+    connections = set()
+
+    async def talk(reader, writer):
+        connections.add(writer.get_extra_info("peername"))
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            while True:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer(b"{}"))
+        writer.close()
+
+    serving = await asyncio.start_server(talk, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{serving.sockets[0].getsockname()[1]}"
+    try:
+        async with connected(url) as connection:
+            assert (await fetch(connection, VERSION))[1] == b"{}"
+            async with connection.pinned() as pinned:
+                for _ in range(3):
+                    assert (await fetch(pinned, VERSION))[1] == b"{}"
+            assert len(connections) == 2, "one of its own, and none of the others'"
+    finally:
+        serving.close()
+        await serving.wait_closed()
+
+
+async def test_a_pinned_connection_that_was_not_kept_is_refused():
+    close = answer(b"{}", "200 OK", "Connection: close")
+    async with server([close], [answer(b"{}")]) as (url, heads), connected(url) as connection:
+        async with connection.pinned() as pinned:
+            assert (await fetch(pinned, VERSION))[1] == b"{}"
+            with pytest.raises(ConnectionFailed, match="was not kept"):
+                await fetch(pinned, VERSION)
+        assert len(heads) == 2
+
+
+async def test_a_pinned_connection_the_server_dropped_unasked_is_refused():
+    """aiohttp asks again over a new connection by itself when an idle one turns out to be closed."""
+    gone = asyncio.Event()
+    asked = 0
+
+    async def talk(reader, writer):
+        nonlocal asked
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            asked += 1
+            writer.write(answer(b"{}"))
+            await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+        gone.set()
+
+    serving = await asyncio.start_server(talk, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{serving.sockets[0].getsockname()[1]}"
+    try:
+        async with connected(url) as connection, connection.pinned() as pinned:
+            await fetch(pinned, VERSION)
+            with pytest.raises(ConnectionFailed):
+                await fetch(pinned, VERSION)
+            assert gone.is_set()
+    finally:
+        serving.close()
+        await serving.wait_closed()

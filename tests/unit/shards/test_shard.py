@@ -10,14 +10,17 @@ from support.clock import run_virtual
 from shoal.cluster.simulator.faults import Fault
 from shoal.cluster.simulator.server import build_app
 from shoal.cluster.simulator.settings import SimulatorSettings
+from shoal.shards.following import FAILED_RETRY_S
 from shoal.shards.handle import Assignment
+from shoal.shards.local import LocalShardHandle
 from shoal.shards.model.errors import NotReady, NotServed, TooLargeVersion
 from shoal.shards.model.partitions import Epoch, ExceptNamespaces, OneNamespace, Partition, ShardId
-from shoal.shards.model.queries import GetQuery, PageQuery
+from shoal.shards.model.queries import ChangesQuery, CountQuery, FeedQuery, GetQuery, OvertakeQuery, PageQuery
 from shoal.shards.model.refs import Key
 from shoal.shards.model.resources import Resource, ResourceType
+from shoal.shards.model.versions import Version
 from shoal.shards.settings import ShardSettings, StoreSettings
-from shoal.shards.shard import EXPIRY_S, FAILED_RETRY_S, Shard
+from shoal.shards.shard import EXPIRY_S, Shard
 from shoal.shards.watch.permits import NoPermits
 
 CONFIG_MAPS = ResourceType(resource=Resource("", "v1", "configmaps"), kind="ConfigMap", namespaced=True)
@@ -164,6 +167,64 @@ def test_who_waits_for_a_version_is_told_when_the_partition_is_released():
         await bench.shard.release([PARTITION.id], Epoch(2))
         with pytest.raises(NotServed):
             await waiting
+
+    on(main)
+
+
+def test_a_handle_counts_tells_changes_and_feeds():
+    async def main(bench):
+        handle = LocalShardHandle(bench.shard)
+        common = {"partition": PARTITION.id, "epoch": Epoch(1)}
+        with pytest.raises(NotServed):
+            await handle.overtake(OvertakeQuery(version=Version(1), **common))
+        await bench.shard.adopt([ASSIGNMENT], Epoch(1))
+        for call in (
+            handle.feed(FeedQuery(**common)),
+            handle.changes(ChangesQuery(since=Version(1), **common)),
+        ):
+            with pytest.raises(NotReady):
+                await anext(call)
+        began = bench.create("a", app="web")
+        await bench.follow()
+        feed = handle.feed(FeedQuery(**common))
+        first = await anext(feed)
+        assert (first.frontier, first.events) == (began, [])
+        changed = bench.change("a", app="db")
+        batch = await anext(feed)
+        assert ([event.type for event in batch.events], batch.frontier) == (["MODIFIED"], changed)
+        assert await handle.overtake(OvertakeQuery(version=Version(changed + 5), **common)) == changed
+        pages = [page async for page in handle.changes(ChangesQuery(since=Version(began), **common))]
+        assert [change.version for page in pages for change in page.changes] == [changed]
+        assert pages[0].age_s is not None
+        count = await handle.count(CountQuery(group_by="metadata.labels[app]", **common))
+        assert (count.groups, count.count, count.version) == ({"db": 1}, 1, changed)
+        assert bench.partition.feeds == 1
+        assert bench.shard.statistics().queries == {"count": 1, "changes": 2}
+        await handle.release([PARTITION.id], Epoch(2))
+        with pytest.raises(NotServed):
+            await anext(feed)
+
+    on(main)
+
+
+def test_a_version_that_was_overtaken_is_not_waited_for():
+    """What is still to come up to it is late, and told to whoever comes back later."""
+
+    async def main(bench):
+        await bench.follow()
+        began = asyncio.get_running_loop().time()
+        newer = Version(bench.app.storage.revision + 50)
+        await bench.shard.overtake(OvertakeQuery(partition=PARTITION.id, epoch=Epoch(1), version=newer))
+
+        async def changes(**how):
+            query = ChangesQuery(partition=PARTITION.id, epoch=Epoch(1), since=newer, **how)
+            return [page async for page in bench.shard.changes(query)]
+
+        (page,) = await changes(exact=False)
+        assert page.frontier < newer
+        assert asyncio.get_running_loop().time() == began
+        with pytest.raises(TooLargeVersion):
+            await changes(exact=True)
 
     on(main)
 

@@ -1,0 +1,44 @@
+"""What a list made anew changes in what is held: the events that were missed, as far as they can be known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import TypeAlias
+
+from ..model.refs import Key
+from ..model.versions import Version
+from .entries import Entry
+
+Difference: TypeAlias = tuple[Version, Key, Entry | None, Entry | None]
+"""Version, key, state before and after."""
+
+_version_of = itemgetter(0)
+
+
+def difference(
+    held: Mapping[Key, Entry], fresh: dict[Key, Entry], version: Version, *, seen: Version, keep_newer: bool
+) -> list[Difference]:
+    """What `fresh`, the list of `version`, changes in `held`, the state of `seen`; in version order.
+
+    With `keep_newer`, what is held in a newer state than the list has stays, and is put into `fresh`.
+    """
+    first = Version(seen + 1)
+    changes: list[Difference] = []
+    for key, entry in held.items():
+        if key not in fresh:
+            if keep_newer and entry.version > version:
+                fresh[key] = entry
+            else:
+                changes.append((version, key, entry, None))
+    for key, entry in fresh.items():
+        before = held.get(key)
+        if before is entry:
+            continue
+        if before is not None and keep_newer and before.version > entry.version:
+            fresh[key] = before
+        else:
+            # Readers of the old frontier must not see the change, readers of the list's version must.
+            changes.append((min(max(entry.version, first), version), key, before, entry))
+    changes.sort(key=_version_of)
+    return changes
