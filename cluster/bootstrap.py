@@ -1,4 +1,4 @@
-"""Bring-up and tear-down of an installation on Ray: coordinator, shards, gateway, all as named actors.
+"""Bring-up and tear-down of an installation on Ray: coordinator, shards, gateways, all as named actors.
 
 Bringing up what is already running finds it instead of starting it twice (names are unique in Ray's namespace
 ``shoal``). A Ray cluster that is started here belongs to this process: Ray's own processes and all actors end with
@@ -18,10 +18,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import ray
 import ray.exceptions
 from ray.job_config import JobConfig
@@ -33,17 +34,18 @@ from ..shards.api.kubeconfig import Access
 from ..shards.handle_ray import NAMESPACE, RayShardProvider, answered, shard_directory
 from ..shards.model.errors import NotReady, SettingsError, ShoalError
 from ..shards.model.partitions import Epoch
-from .gateway.actor import GatewayActor
+from .gateway.actor import GATEWAY_PREFIX, GatewayActor, GatewayPlan, gateway_names
 from .gateway.server import bind, parse_listen
-from .settings import ShoalSettings
+from .settings import GatewaySettings, ShoalSettings
 
 log = logging.getLogger("shoal.cluster.bootstrap")
 
-GATEWAY = "gateway-0"
 START_TIMEOUT_S = 60.0
 """Actors start in about a second each; a Ray cluster without room for them never starts them at all."""
 
 CONNECT_TIMEOUT_S = 5.0
+STOP_TIMEOUT_S = 8.0
+"""For a gateway to end its watches properly and let answers under way finish."""
 
 _RemoteGateway: Any = ray.remote(GatewayActor)
 
@@ -123,7 +125,10 @@ def _connect(settings: ShoalSettings) -> None:
                 "if it asks for a token, RAY_AUTH_MODE and RAY_AUTH_TOKEN have to be set here as well"
             ) from error
         return
-    wanted = settings.shards * settings.ray.shard_cpus + 2 * settings.ray.service_cpus
+    wanted = (
+        settings.shards * settings.ray.shard_cpus
+        + (1 + settings.gateway.gateways) * settings.ray.service_cpus
+    )
     try:
         ray.init(
             address="local",
@@ -182,8 +187,8 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
     Raises:
         SettingsError: the port is in use, the address is not a loopback one, or Ray has no room for the actors.
     """
-    found = _gateway_runs()
-    host, port = parse_listen(settings.gateway.listen) if found else _free_listen(settings.gateway.listen)
+    found = _named_gateways()
+    host, port = parse_listen(settings.gateway.listen) if found else _free_listen(settings.gateway)
     provider = RayShardProvider(
         access,
         functools.partial(CoordinatorPermits, RayCoordinatorHandle()),
@@ -201,47 +206,70 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
         settings=settings.coordinator_settings,
         log_level=settings.log.level,
     )
-    gateway = _RemoteGateway.options(
-        name=GATEWAY,
-        namespace=NAMESPACE,
-        lifetime="detached",
-        get_if_exists=True,
-        max_restarts=-1,
-        max_task_retries=0,
-        max_concurrency=100,
-        num_cpus=settings.ray.service_cpus,
-        enable_task_events=False,
-        # It listens on loopback, so it has to be where the command runs.
-        scheduling_strategy=NodeAffinitySchedulingStrategy(
+    plan = GatewayPlan(
+        access=access,
+        settings=msgspec.structs.replace(settings.gateway, listen=_listen_text(host, port)),
+        api=settings.api,
+        log_level=settings.log.level,
+    )
+    names = found or gateway_names(settings.gateway.gateways)
+    urls = await _start_gateways(names, plan, settings)
+    return Installation(url=urls[0], coordinator=coordinator, found=bool(found))
+
+
+async def _start_gateways(names: Sequence[str], plan: GatewayPlan, settings: ShoalSettings) -> list[str]:
+    """Starts (or finds) gateways; where each answers, which is one address for all that are started together.
+
+    Raises:
+        SettingsError: Ray has no room for them.
+    """
+    options: dict[str, Any] = {
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "max_task_retries": 0,
+        "max_concurrency": 100,
+        "num_cpus": settings.ray.service_cpus,
+        "enable_task_events": False,
+        # They share one address, so they have to be where the command runs, whose node that is.
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         ),
-    ).remote(host, port, settings.gateway.shard_timeout_s, settings.log.level)
+    }
+    gateways = [_RemoteGateway.options(name=name, **options).remote(plan) for name in names]
+    answers = [answered(gateway.url.remote(), name) for gateway, name in zip(gateways, names, strict=True)]
     try:
-        url = await asyncio.wait_for(answered(gateway.url.remote(), GATEWAY), START_TIMEOUT_S)
+        return await asyncio.wait_for(asyncio.gather(*answers), START_TIMEOUT_S)
     except TimeoutError:
         raise SettingsError(
             f"the gateway did not start within {START_TIMEOUT_S:.0f} s: has the Ray cluster "
-            f"{settings.ray.service_cpus} CPUs free on this node? ({_resources()})"
+            f"{len(names) * settings.ray.service_cpus:g} CPUs free on this node? ({_resources()})"
         ) from None
-    return Installation(url=url, coordinator=coordinator, found=found)
 
 
-def _free_listen(listen: str) -> tuple[str, int]:
+def _free_listen(gateway: GatewaySettings) -> tuple[str, int]:
     """Splits HOST:PORT and makes sure that it can be listened on, so that the error is told here and now.
 
-    Port 0 becomes a number here: a gateway that is restarted has to come back where its clients know it.
+    Port 0 becomes a number here: a gateway that is restarted has to come back where its clients know it. Nobody else
+    may listen there, not even somebody who would share the address.
     """
-    host, port = parse_listen(listen)
-    with bind(host, port) as listener:
+    host, port = parse_listen(gateway.listen)
+    with bind(host, port, gateway) as listener:
         return host, int(listener.getsockname()[1])
 
 
-def _gateway_runs() -> bool:
-    try:
-        ray.get_actor(GATEWAY, namespace=NAMESPACE)
-    except ValueError:
-        return False
-    return True
+def _listen_text(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _named_actors() -> set[str]:
+    named = ray.util.list_named_actors(all_namespaces=True)
+    return {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
+
+
+def _named_gateways() -> list[str]:
+    return sorted(name for name in _named_actors() if name.startswith(GATEWAY_PREFIX))
 
 
 def _resources() -> str:
@@ -254,14 +282,12 @@ async def take_down() -> bool:
     """Ends all actors of the installation on the connected Ray cluster; False if there were none."""
     coordinator = RayCoordinatorHandle()
     shards: tuple[str, ...] = ()
-    found = False
     with contextlib.suppress(ShoalError, TimeoutError):
         shards = (await asyncio.wait_for(coordinator.routes(Epoch(-1), 0.0), 5.0)).shards
-    named = await asyncio.to_thread(ray.util.list_named_actors, True)  # noqa: FBT003 - Ray's signature
-    ours = {actor["name"] for actor in named if actor["namespace"] == NAMESPACE}
-    if GATEWAY in ours:
-        found = True
-        ray.kill(ray.get_actor(GATEWAY, namespace=NAMESPACE), no_restart=True)
+    ours = await asyncio.to_thread(_named_actors)
+    gateways = sorted(name for name in ours if name.startswith(GATEWAY_PREFIX))
+    found = bool(gateways)
+    await asyncio.gather(*map(_end_gateway, gateways))
     with contextlib.suppress(NotReady):
         await coordinator.stop()
         found = True
@@ -270,3 +296,12 @@ async def take_down() -> bool:
             await shard_directory(shard).stop()  # type: ignore[arg-type]
             found = True
     return found
+
+
+async def _end_gateway(name: str) -> None:
+    """Lets a gateway end its watches properly, which is what tells their clients to go elsewhere, and ends it."""
+    with contextlib.suppress(ValueError):  # it is not there any more
+        gateway = ray.get_actor(name, namespace=NAMESPACE)
+        with contextlib.suppress(ShoalError, TimeoutError):
+            await asyncio.wait_for(answered(gateway.stop.remote(), name), STOP_TIMEOUT_S)
+        ray.kill(gateway, no_restart=True)

@@ -10,18 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import fcntl
 import socket
-import struct
-import sys
-import termios
+import ssl
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..shards.model.errors import SettingsError
+from .connection import CONNECTION, Connection, ConnectionLimits
+
+__all__ = ["CONNECTION", "AddressUnavailable", "HttpServer", "bind"]
 
 BACKLOG = 2048
 START_TIMEOUT_S = 10.0
@@ -29,20 +29,20 @@ STOP_GRACE_S = 5
 """Seconds answers under way may take to finish once the server is stopped."""
 KEEP_ALIVE_S = 75
 """Seconds an idle connection stays open: kubectl and client-go keep theirs for 90."""
-CONNECTION = "shoal.connection"
-"""Name of the scope extension ``{"abort": coroutine function, "unsent": callable}``: it breaks the connection at
-once; it says how many bytes of answers the client has not taken. A send that is cancelled while it waits for room
-has sent nothing."""
-ABORT_WAIT_S = 5.0
-"""A broken connection is gone within some turns of the loop."""
+KEEPALIVE_PROBE_S = 15
+"""A connection on which nothing happens is probed that often, and given up after nine probes: Go's way. Without it a
+watch whose client has lost its power stays until its timeout."""
+
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - nothing is bound here
 
 
 class AddressUnavailable(SettingsError):  # noqa: N818 - named like its siblings
     """The address cannot be listened on; the message says which and why."""
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A listening socket; port 0 takes a free one. `shared`: other processes may listen on the same address as well, if
+    they all say so; the kernel divides the connections among them.
 
     Raises:
         AddressUnavailable: the address is in use, not ours, or not permitted.
@@ -51,6 +51,13 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # What is accepted inherits these.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):
+            if hasattr(socket, name):
+                listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), KEEPALIVE_PROBE_S)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
     except OSError as error:
@@ -69,62 +76,6 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-class _Protocol(HttpToolsProtocol):
-    """Lets the application see whether its client takes anything, and break with one that does not."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """As uvicorn."""
-        self._lost = asyncio.Event()
-        super().connection_made(transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As uvicorn; whoever broke the connection may then end."""
-        super().connection_lost(exc)
-        self._lost.set()
-
-    def on_message_begin(self) -> None:
-        """Adds the extension to the scope."""
-        super().on_message_begin()
-        self.scope["extensions"] = {CONNECTION: {"abort": self._abort, "unsent": self._unsent}}
-
-    def on_response_complete(self) -> None:
-        """As uvicorn, which closes once the last byte is sent: for a client that reads nothing, never."""
-        super().on_response_complete()
-        if self.transport.is_closing() and self.transport.get_write_buffer_size():
-            self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """The same for a connection that was to be kept."""
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()
-        else:
-            super().timeout_keep_alive_handler()
-
-    async def _abort(self) -> None:
-        """Returns once uvicorn knows, which would log an answer without an end otherwise."""
-        self.transport.abort()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ABORT_WAIT_S):
-                await self._lost.wait()
-
-    def _unsent(self) -> int:
-        return self.transport.get_write_buffer_size() + _unacknowledged(self.transport)
-
-
-def _unacknowledged(transport: asyncio.Transport) -> int:
-    """Bytes the kernel holds for the client. It makes room in big steps (of megabytes, on loopback), so without
-    this a client that reads slowly looks as if it did not read. 0 where the kernel does not say.
-    """
-    connection = transport.get_extra_info("socket")
-    if connection is None or sys.platform != "linux":
-        return 0
-    try:
-        answer = fcntl.ioctl(connection.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-    except (OSError, ValueError):  # closed meanwhile
-        return 0
-    return int(struct.unpack("i", answer)[0])
-
-
 class _QuietServer(uvicorn.Server):
     """uvicorn without its signal handlers."""
 
@@ -135,11 +86,21 @@ class _QuietServer(uvicorn.Server):
 
 
 class HttpServer:
-    """Serves one application on one socket. `options` are uvicorn's, for what its owner needs besides."""
+    """Serves one application on one socket. `options` are uvicorn's, for what its owner needs besides `limits` and
+    `tls`.
+    """
 
-    def __init__(self, app: Callable[..., Any], listener: socket.socket, **options: Any) -> None:
+    def __init__(
+        self,
+        app: Callable[..., Any],
+        listener: socket.socket,
+        *,
+        limits: ConnectionLimits | None = None,
+        tls: ssl.SSLContext | None = None,
+        **options: Any,
+    ) -> None:
         settings: dict[str, Any] = {
-            "http": _Protocol,
+            "http": partial(Connection, limits=limits),
             "loop": "none",
             "ws": "none",
             "lifespan": "off",
@@ -156,10 +117,12 @@ class HttpServer:
         }
         config = uvicorn.Config(app, **(settings | options))
         config.load()
+        if tls is not None:
+            config.ssl = tls
         self._listener = listener
         # Asked now: uvicorn closes the socket, and who stopped a server may still want to name it.
         self._address: tuple[str, int] = listener.getsockname()[:2]
-        self._scheme = "https" if config.is_ssl else "http"
+        self._scheme = "https" if config.ssl is not None else "http"
         self._server = _QuietServer(config)
         self._task: asyncio.Task[None] | None = None
 
@@ -175,8 +138,9 @@ class HttpServer:
 
     @property
     def url(self) -> str:
-        """What clients dial."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        """What clients on this machine dial."""
+        host = _ANY.get(self.host, self.host)
+        host = f"[{host}]" if ":" in host else host
         return f"{self._scheme}://{host}:{self.port}"
 
     async def start(self) -> None:

@@ -7,7 +7,7 @@ A setting that is unknown or of the wrong kind is refused with its path and what
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import msgspec
 import yaml
@@ -23,7 +23,16 @@ from ..coordinator.settings import (
 )
 from ..shards.logs import Level
 from ..shards.model.errors import SettingsError
-from ..shards.settings import ApiSettings, ShardSettings, StoreSettings, WatchSettings
+from ..shards.settings import (
+    ApiSettings,
+    FeedSettings,
+    ShardSettings,
+    StoreSettings,
+    WatchSettings,
+    WireSettings,
+)
+from .gateway.settings import AuthenticationSettings, AuthorizationSettings, ForwardingSettings, TlsSettings
+from .watching.settings import WatchServingSettings
 
 DEFAULT_LISTEN = "127.0.0.1:7480"
 
@@ -59,13 +68,55 @@ class RaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Object store of a Ray cluster started here. Ray's own minimum is 75 MiB."""
 
 
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one gateway process takes upon itself; more is answered 429 with Retry-After. Health is always answered."""
+
+    requests: Annotated[int, Meta(ge=1)] = 1024
+    """Requests answered at once, watches and health not counted. kube-apiserver: 400 that read."""
+    requests_per_user: Annotated[int, Meta(ge=1)] = 256
+    """Of one user. Without authentication all are one."""
+    watches: Annotated[int, Meta(ge=1)] = 20_000
+    """Watches open at once."""
+    watches_per_user: Annotated[int, Meta(ge=1)] = 10_000
+    """Of one user."""
+    lists: Annotated[int, Meta(ge=1)] = 32
+    """Lists sent at once, each of which may buffer some 16 MB; more wait for 10 s at most."""
+    lists_per_user: Annotated[int, Meta(ge=1)] = 24
+    """Of one user, so that nobody's lists wait for somebody's slow reading alone."""
+    connections: Annotated[int, Meta(ge=1)] = 30_000
+    """Connections; on more than that only health is answered, and a quarter more are closed unread."""
+    header_bytes: Annotated[int, Meta(ge=4096)] = 1 << 20
+    """Request line, URL included, and headers of one request; more is answered 431, as by kube-apiserver."""
+    header_s: Annotated[float, Meta(gt=0)] = 32.0
+    """A connection whose request has not arrived by then is closed, as by kube-apiserver."""
+
+
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where Shoal answers."""
 
     listen: Annotated[str, Meta(pattern=r"^.+:\d+$")] = DEFAULT_LISTEN
-    """``HOST:PORT``; port 0 takes a free one. Loopback only: there is no authentication yet."""
+    """``HOST:PORT``; port 0 takes a free one. Anything but loopback needs ``gateway.tls`` and tokens or client
+    certificates in ``gateway.authentication``."""
     shard_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
     """A shard that does not answer a query within this is missing, and the query answers 503."""
+    tls: TlsSettings = TlsSettings()
+    authentication: AuthenticationSettings = AuthenticationSettings()
+    authorization: AuthorizationSettings = AuthorizationSettings()
+    writes: Literal["refuse", "forward"] = "refuse"
+    """``refuse``: 405, Shoal only reads. ``forward``: to the API server with the caller's own credentials."""
+    forwarding: ForwardingSettings = ForwardingSettings()
+    gateways: Annotated[int, Meta(ge=1, le=64)] = 1
+    """Gateway processes that share the address; the kernel divides the connections among them. Each keeps its own
+    limits, and its own feed from every shard that somebody watches through it."""
+    watch_buffer_bytes: Annotated[int, Meta(ge=64 << 10)] = 4 << 20
+    """A watch whose client is further behind than this, beyond what the kernel holds for it, is cut off."""
+    watching: WatchServingSettings = WatchServingSettings()
+    limits: LimitSettings = LimitSettings()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where two settings contradict each other."""
+        if self.authentication.certificates and self.tls.client_ca is None:
+            raise ValueError("gateway.authentication.certificates needs gateway.tls.client_ca")
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,6 +137,8 @@ class ShoalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     api: ApiSettings = ApiSettings()
     watch: WatchSettings = WatchSettings()
     store: StoreSettings = StoreSettings()
+    feeds: FeedSettings = FeedSettings()
+    wire: WireSettings = WireSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     placement: PlacementSettings = PlacementSettings()
     permits: PermitSettings = PermitSettings()
@@ -97,7 +150,9 @@ class ShoalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     @property
     def shard_settings(self) -> ShardSettings:
         """What a shard is given."""
-        return ShardSettings(api=self.api, watch=self.watch, store=self.store)
+        return ShardSettings(
+            api=self.api, watch=self.watch, store=self.store, feeds=self.feeds, wire=self.wire
+        )
 
     @property
     def coordinator_settings(self) -> CoordinatorSettings:

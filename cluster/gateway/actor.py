@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
+
+import msgspec
+import ray
 
 from ...coordinator.handle_ray import RayCoordinatorHandle
-from ...shards.handle_ray import shard_directory
+from ...shards.api.kubeconfig import Access
+from ...shards.handle_ray import NAMESPACE, answered, shard_directory
 from ...shards.logs import Level, configure_logging
-from ...shards.model.errors import SettingsError
+from ...shards.model.errors import SettingsError, ShoalError
+from ...shards.settings import ApiSettings
 from ..listening import HttpServer
-from ..query.router import QueryRouter
 from ..query.routing import Routing
-from .app import Gateway
-from .server import serve
+from ..settings import GatewaySettings
+from .assembly import Upstream, assemble
+from .server import parse_listen, serve
+from .status import GatewayReport
 from .trimming import keep_trimmed
 
 log = logging.getLogger("shoal.cluster.gateway.actor")
@@ -25,17 +32,39 @@ log = logging.getLogger("shoal.cluster.gateway.actor")
 BIND_RETRY_S = 1.0
 
 
-class GatewayActor:
-    """Serves on HOST:PORT of its node."""
+PEER_TIMEOUT_S = 2.0
+GATEWAY_PREFIX = "gateway-"
 
-    def __init__(self, host: str, port: int, shard_timeout_s: float, log_level: Level = "warning") -> None:
-        configure_logging(log_level)
-        self._host = host
-        self._port = port
+
+def gateway_names(count: int) -> tuple[str, ...]:
+    """The actors' names of an installation with so many gateways."""
+    return tuple(f"{GATEWAY_PREFIX}{number}" for number in range(count))
+
+
+class GatewayPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a gateway is started with, and restarted."""
+
+    access: Access
+    """Of the API server: for questions about users, OpenAPI, and writes that are passed on."""
+    settings: GatewaySettings
+    """With a port in ``listen`` that is not 0: a gateway that is restarted comes back where its clients know it."""
+    api: ApiSettings = ApiSettings()
+    log_level: Level = "warning"
+
+
+class GatewayActor:
+    """Serves on ``HOST:PORT`` of its node."""
+
+    def __init__(self, plan: GatewayPlan) -> None:
+        configure_logging(plan.log_level)
+        self._plan = plan
         coordinator = RayCoordinatorHandle()
         self._routing = Routing(coordinator)
-        router = QueryRouter(self._routing, shard_directory, shard_timeout_s=shard_timeout_s)
-        self._gateway = Gateway(router, shard_directory, coordinator)
+        access = plan.access
+        self._upstream = Upstream(access.connect(plan.api), access.anonymous().connect(plan.api))
+        self._gateway = assemble(
+            self._routing, shard_directory, coordinator, self._upstream, plan.settings, peers=self._peers
+        )
         self._server: asyncio.Future[HttpServer] = asyncio.get_running_loop().create_future()
         self._tasks = {
             asyncio.create_task(self._routing.run(), name="routing"),
@@ -44,9 +73,12 @@ class GatewayActor:
         }
 
     async def _serve(self) -> None:
+        settings = self._plan.settings
+        host, port = parse_listen(settings.listen)
         while not self._server.done():
             try:
-                self._server.set_result(await serve(self._gateway, self._host, self._port))
+                server = await serve(self._gateway, host, port, settings, shared=settings.gateways > 1)
+                self._server.set_result(server)
             except SettingsError as error:
                 log.warning("cannot listen yet", extra={"problem": str(error)})
                 await asyncio.sleep(BIND_RETRY_S)
@@ -55,10 +87,31 @@ class GatewayActor:
         """Where it serves, once it does."""
         return (await asyncio.shield(self._server)).url
 
+    async def report(self, name: str) -> GatewayReport:
+        """What it is doing; `name` is what the caller knows it by."""
+        return self._gateway.report(name)
+
+    async def _peers(self) -> tuple[GatewayReport, ...]:
+        return tuple(await asyncio.gather(*map(_ask, gateway_names(self._plan.settings.gateways))))
+
     async def stop(self) -> None:
-        """Lets answers under way finish for some seconds, then ends serving."""
+        """Ends watches properly, lets answers under way finish for some seconds, then ends serving."""
         for task in self._tasks:
             task.cancel()
-        if self._server.done():
+        await self._gateway.stop_watches()
+        if self._server.done() and not self._server.cancelled():
             await self._server.result().stop()
         await self._gateway.aclose()
+        await self._upstream.aclose()
+
+
+async def _ask(name: str) -> GatewayReport:
+    try:
+        async with asyncio.timeout(PEER_TIMEOUT_S):
+            gateway: Any = await asyncio.to_thread(ray.get_actor, name, namespace=NAMESPACE)
+            report: GatewayReport = await answered(gateway.report.remote(name), name)
+            return report
+    except TimeoutError:
+        return GatewayReport(gateway=name, problem=f"no answer within {PEER_TIMEOUT_S:g} s")
+    except (ShoalError, ValueError) as error:  # Ray's word for an actor that is not there
+        return GatewayReport(gateway=name, problem=str(error))

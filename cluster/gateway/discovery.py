@@ -8,19 +8,28 @@ from __future__ import annotations
 from ...shards.model.resources import Resource, ResourceType
 from ..query.routing import RouteIndex
 from ..serving.discovery import DiscoveryDocuments
-from ..serving.negotiation import discovery_content_type, negotiate_discovery
+from ..serving.documents import present
+from ..serving.negotiation import (
+    discovery_content_type,
+    etag_matches,
+    negotiate_discovery,
+    negotiate_document,
+    wants_pretty,
+)
 from ..serving.paths import DiscoveryPath
-from .http import JSON, Answer, Request, no_such_page
+from .http import Answer, Request, no_such_page
 
-VERBS = frozenset({"get", "list"})
+VERBS = frozenset({"get", "list", "watch"})
+"""What is answered here. Where writes are forwarded all verbs are, and subresources too."""
 
 
 class Discovery:
     """Answers discovery requests from the newest catalogue."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, verbs: frozenset[str] | None = VERBS) -> None:
+        self._verbs = verbs
         self._catalogue: tuple[ResourceType, ...] = ()
-        self._documents = DiscoveryDocuments((), verbs=VERBS)
+        self._documents = DiscoveryDocuments((), verbs=verbs)
         self._groups: frozenset[tuple[str, str]] = frozenset()
 
     def answer(self, path: DiscoveryPath, request: Request, routes: RouteIndex) -> Answer:
@@ -36,18 +45,15 @@ class Discovery:
                 body, etag = documents.aggregated(path.root, form)
                 # Clients and proxies may keep it, as long as they ask whether it has changed.
                 headers = (("Cache-Control", "public"), ("Etag", etag), ("Vary", "Accept"))
-                if _matches(request.headers.get("if-none-match", ""), etag):
+                if etag_matches(request.headers.get("if-none-match"), etag):
                     return Answer(304, discovery_content_type(form), headers=headers)
                 return Answer(200, discovery_content_type(form), body, headers=headers)
-            return Answer(
-                body=documents.groups() if path.root == "apis" else documents.api_versions(request.server)
-            )
+            body = documents.groups() if path.root == "apis" else documents.api_versions(request.server)
+            return _presented(body, request)
         body_or_none = _page(documents, path)
         if body_or_none is None:
             return no_such_page()
-        # There is one form, but kube-apiserver refuses who wants none of its own.
-        negotiate_discovery(request.headers.get("accept"))
-        return Answer(200, JSON, body_or_none)
+        return _presented(body_or_none, request)
 
     def serves(self, path: DiscoveryPath, routes: RouteIndex) -> bool:
         """Whether there is such a page."""
@@ -64,7 +70,7 @@ class Discovery:
     def _current(self, routes: RouteIndex) -> DiscoveryDocuments:
         catalogue = routes.table.catalogue
         if catalogue is not self._catalogue and catalogue != self._catalogue:
-            self._documents = DiscoveryDocuments(catalogue, verbs=VERBS)
+            self._documents = DiscoveryDocuments(catalogue, verbs=self._verbs)
             self._groups = frozenset(
                 (known.resource.group, known.resource.version) for known in catalogue if not known.custom
             )
@@ -72,13 +78,19 @@ class Discovery:
         return self._documents
 
 
+def _presented(body: bytes, request: Request) -> Answer:
+    """A document of legacy discovery in the form the client accepts.
+
+    Raises:
+        NotAcceptable: there is no such form.
+    """
+    pretty = wants_pretty(request.parameter("pretty"), request.headers.get("user-agent"))
+    accepted = negotiate_document(request.headers.get("accept"), pretty=pretty)
+    return Answer(200, accepted.content_type, present(body, accepted))
+
+
 def _page(documents: DiscoveryDocuments, path: DiscoveryPath) -> bytes | None:
     """The page of a group or of a group's version."""
     if path.version is None:
         return documents.group(path.group or "")
     return documents.resources(path.group or "", path.version)
-
-
-def _matches(if_none_match: str, etag: str) -> bool:
-    tags = {tag.strip().removeprefix("W/") for tag in if_none_match.split(",")}
-    return etag in tags or "*" in tags

@@ -1,14 +1,13 @@
 """Answers of the router in the form a client accepts: whole objects, metadata only, a Table; JSON or YAML.
 
-Plain JSON lists are spliced from bytes and sent as they come. A Table is rendered in slices, so that a long
-one does not keep the event loop from others. YAML and indented JSON have no form that could be sent in
-pieces: such a list is put together first.
+Every list is sent as it comes. Plain JSON is spliced from bytes; all else is rendered in slices, so that a long list
+does not keep the event loop from others.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from ...shards.model.resources import ResourceType
@@ -20,15 +19,19 @@ from ..serving.documents import (
     ListMetadata,
     joined_items,
     list_head,
+    list_items,
     list_tail,
     partial_list_head,
     partial_metadata,
     present,
 )
-from ..serving.negotiation import Accepted
+from ..serving.negotiation import Accepted, Media
+from ..serving.presentation import Shell, shell, shown
 
-SLICE = 50
-"""Objects parsed in one go: a Table's row takes some 100 us, so others wait a few milliseconds at most."""
+SLICES: Mapping[Media, int] = {"application/json": 50, "application/yaml": 4}
+"""Objects rendered in one go, so that others wait a few milliseconds at most: a Table's row takes some 100 us, a pod in
+YAML more than a millisecond.
+"""
 
 
 def object_form(body: bytes, resource_type: ResourceType, accepted: Accepted, *, now: datetime) -> bytes:
@@ -55,45 +58,56 @@ def object_form(body: bytes, resource_type: ResourceType, accepted: Accepted, *,
     return present(body.rstrip(b"\n") + b"\n", accepted)
 
 
-def has_pieces(accepted: Accepted) -> bool:
-    """Whether a list in this form can be sent as it comes."""
-    return accepted.media == "application/json" and not accepted.pretty
-
-
 async def list_form(
     listing: Listing, resource_type: ResourceType, accepted: Accepted, *, now: datetime
 ) -> AsyncIterator[bytes]:
     """A list in chunks. The form was checked with `Accepted.require` before the list was asked for."""
-    chunks = _json_chunks(listing, resource_type, accepted, now=now)
-    if has_pieces(accepted):
-        async for chunk in chunks:
-            yield chunk
-        return
-    yield present(b"".join([chunk async for chunk in chunks]), accepted)
-
-
-async def _json_chunks(
-    listing: Listing, resource_type: ResourceType, accepted: Accepted, *, now: datetime
-) -> AsyncIterator[bytes]:
-    metadata = ListMetadata(listing.version, listing.continue_token, listing.remaining)
-    if accepted.convert == "Table":
-        async for chunk in _table_chunks(listing, resource_type, accepted, metadata, now=now):
-            yield chunk
-        return
-    if accepted.convert:
-        head, tail = partial_list_head(metadata, accepted.meta_version), PARTIAL_LIST_TAIL
-    else:
-        head, tail = list_head(resource_type, metadata), list_tail(resource_type, metadata)
+    metadata = ListMetadata(
+        listing.version, listing.continue_token, listing.remaining, listing.shard_selector
+    )
+    around = _shell(resource_type, accepted, metadata)
     # The head travels with the first objects: a small list is then one write.
-    separator = head
+    separator = around.head
     async for bodies in _batches(listing):
-        if accepted.convert:
-            items = b",".join(partial_metadata(body, accepted.meta_version) for body in bodies)
-        else:
-            items = joined_items(bodies, resource_type)
-        yield separator + items
-        separator = b","
-    yield tail if separator == b"," else head + tail
+        if _plain(accepted):
+            yield separator + joined_items(bodies, resource_type)
+            separator = around.separator
+            continue
+        for part in _slices(bodies, SLICES[accepted.media]):
+            yield separator + shown(_items(part, resource_type, accepted, now), accepted)
+            separator = around.separator
+            await asyncio.sleep(0)
+    yield around.tail if separator is not around.head else around.empty
+
+
+def _plain(accepted: Accepted) -> bool:
+    """Whether objects go out as the bytes they are."""
+    return accepted.media == "application/json" and not accepted.pretty and not accepted.convert
+
+
+def _shell(resource_type: ResourceType, accepted: Accepted, metadata: ListMetadata) -> Shell:
+    version = accepted.meta_version
+    if accepted.convert == "Table":
+        head = tables.table_head(resource_type, metadata, version)
+        return shell(head, tables.TABLE_TAIL, "rows", accepted)
+    if accepted.convert:
+        return shell(partial_list_head(metadata, version), PARTIAL_LIST_TAIL, "items", accepted)
+    head, tail = list_head(resource_type, metadata), list_tail(resource_type, metadata)
+    return shell(head, tail, "items", accepted)
+
+
+def _items(
+    bodies: Sequence[bytes], resource_type: ResourceType, accepted: Accepted, now: datetime
+) -> Iterator[bytes]:
+    """Objects as the items of a list of that form, as JSON."""
+    version = accepted.meta_version
+    if accepted.convert == "Table":
+        return tables.rows(
+            resource_type, bodies, now=now, include_object=accepted.include_object, version=version
+        )
+    if accepted.convert:
+        return (partial_metadata(body, version) for body in bodies)
+    return list_items(bodies, resource_type)
 
 
 async def _batches(listing: Listing) -> AsyncIterator[Sequence[bytes]]:
@@ -103,31 +117,6 @@ async def _batches(listing: Listing) -> AsyncIterator[Sequence[bytes]]:
         yield bodies
 
 
-async def _table_chunks(
-    listing: Listing,
-    resource_type: ResourceType,
-    accepted: Accepted,
-    metadata: ListMetadata,
-    *,
-    now: datetime,
-) -> AsyncIterator[bytes]:
-    head = tables.table_head(resource_type, metadata, accepted.meta_version)
-    separator = head
-    async for bodies in _batches(listing):
-        for part in _slices(bodies):
-            rows = tables.rows(
-                resource_type,
-                part,
-                now=now,
-                include_object=accepted.include_object,
-                version=accepted.meta_version,
-            )
-            yield separator + b",".join(rows)
-            separator = b","
-            await asyncio.sleep(0)
-    yield tables.TABLE_TAIL if separator == b"," else head + tables.TABLE_TAIL
-
-
-def _slices(bodies: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-    for start in range(0, len(bodies), SLICE):
-        yield bodies[start : start + SLICE]
+def _slices(bodies: Sequence[bytes], size: int) -> Iterator[Sequence[bytes]]:
+    for start in range(0, len(bodies), size):
+        yield bodies[start : start + size]

@@ -12,10 +12,10 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
-from ...shards.model.errors import BadRequest, MethodNotAllowed, ShoalError
-from ..listening import CONNECTION
+from ...shards.model.errors import BadRequest, ShoalError
+from ..connection import CONNECTION
 from ..serving.documents import status_body
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -34,6 +34,8 @@ SLICE_BYTES = 256 << 10
 """Given to the server at a time, so that what is buffered for a client that reads slowly stays small."""
 STALL_S = 30.0
 """How long a client may take nothing of its answer."""
+UNWANTED_BYTES = 1 << 20
+"""Of a body that comes with a request which takes none, while it is being answered."""
 READING = ("GET", "HEAD")
 
 
@@ -51,6 +53,14 @@ class Request:
     headers: Mapping[str, str]
     server: str = ""
     """``host:port`` the request arrived at; empty if unknown."""
+    fields: Headers = ()
+    """Every header as it came, in order: where `headers` joins those of one name, these stay apart."""
+    target: str = ""
+    """Path and query as they stood in the request line, nothing decoded."""
+
+    def values(self, name: str) -> tuple[str, ...]:
+        """Every value of a header, in order; `name` in lower case."""
+        return tuple(value for key, value in self.fields if key == name)
 
     def parameter(self, name: str) -> str | None:
         """The first value of a parameter."""
@@ -70,28 +80,39 @@ def read_request(scope: Scope) -> Request:
     """
     try:
         parameters = parse_qsl(
-            bytes(scope.get("query_string", b"")).decode("latin-1"),
+            bytes(scope.get("query_string", b"")).decode("utf-8", "replace"),
             keep_blank_values=True,
             max_num_fields=PARAMETERS_MAX,
         )
     except ValueError as error:
         raise BadRequest(f"the query of the request cannot be read: {error}") from error
     server = scope.get("server")
+    fields = tuple(
+        (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope.get("headers", ())
+    )
     return Request(
         method=scope["method"],
         path=scope["path"],
         parameters=tuple(parameters),
-        headers=_joined_headers(scope.get("headers", ())),
+        headers=_joined_headers(fields),
         server=f"{server[0]}:{server[1]}" if server and server[1] is not None else "",
+        fields=fields,
+        target=_target(scope),
     )
 
 
-def _joined_headers(raw: Any) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in raw:
-        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers
+def _target(scope: Scope) -> str:
+    raw_path = scope.get("raw_path")
+    path = raw_path.decode("latin-1") if raw_path else quote(scope["path"])
+    query = bytes(scope.get("query_string", b"")).decode("latin-1")
+    return f"{path.partition('?')[0]}?{query}" if query else path.partition("?")[0]
+
+
+def _joined_headers(fields: Headers) -> dict[str, str]:
+    headers: dict[str, list[str]] = {}
+    for key, text in fields:
+        headers.setdefault(key, []).append(text)
+    return {key: ", ".join(texts) for key, texts in headers.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +136,17 @@ def no_such_page() -> Answer:
     return text_answer("404 page not found\n", 404)
 
 
-def error_answer(error: ShoalError) -> Answer:
-    """An error as its Status."""
+def error_answer(error: ShoalError, *, allow: str = "", close: bool = False) -> Answer:
+    """An error as its Status; `allow` says which methods there are instead, `close` ends the connection."""
     headers = [NO_CACHE]
     if error.retry_after_s is not None:
         headers.append(("Retry-After", str(error.retry_after_s)))
-    if isinstance(error, MethodNotAllowed):
-        headers.append(("Allow", "GET, HEAD, OPTIONS"))
+    if allow:
+        headers.append(("Allow", allow))
+    if close:
+        headers.append(("Connection", "close"))
+    if error.code == 403:
+        headers.append(NO_SNIFF)
     return Answer(error.code, JSON, status_body(error), headers=tuple(headers))
 
 
@@ -187,18 +212,25 @@ def _slices(body: bytes) -> Iterator[bytes]:
 
 
 async def unless_gone(receive: Receive, work: Coroutine[Any, Any, None]) -> bool:
-    """Does `work`, and stops it when the client goes away; says whether it was done."""
-    async with asyncio.TaskGroup() as group:
-        working = group.create_task(work, name="gateway answer")
-        leaving = group.create_task(_gone(receive), name="gateway client gone")
+    """Does `work`, and stops it when the client goes away; says whether it was done. Raises what it raises."""
+    working = asyncio.create_task(work, name="gateway answer")
+    leaving = asyncio.create_task(gone(receive), name="gateway client gone")
+    try:
         await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
         done = working.done()
+    finally:
+        working.cancel()
         leaving.cancel()
-        if not done:
-            working.cancel()
+        await asyncio.wait((working, leaving))
+    if done:
+        working.result()
     return done
 
 
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+async def gone(receive: Receive) -> None:
+    """Returns once the client has left, or sends a body without end where none is wanted."""
+    size = 0
+    while (message := await receive())["type"] != "http.disconnect":
+        size += len(message.get("body", b""))
+        if size > UNWANTED_BYTES:
+            return

@@ -11,7 +11,7 @@ A registry of its own, no global one: two gateways in one process do not share c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -21,6 +21,7 @@ from ... import __version__
 from ...coordinator.routes import RouteTable
 from ...coordinator.status import CoordinatorStatus
 from ...shards.model.queries import PartitionStatistics
+from ..watching.statistics import WatchStatistics
 from .status import Report
 
 QUERY_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -32,7 +33,7 @@ _PARTITION = ("resource", "partition", "shard")
 class GatewayMetrics:
     """The gateway's instruments, and the scrape."""
 
-    def __init__(self) -> None:
+    def __init__(self, watching: WatchStatistics | None = None) -> None:
         self.registry = _Registry()
         self.requests = Counter(
             "shoal_gateway_requests",
@@ -62,12 +63,65 @@ class GatewayMetrics:
             ("reason",),
             registry=self.registry,
         )
+        self._of_protection()
+        self._of_watches()
+        self.before_scrape: list[Callable[[], None]] = []
+        """What brings counters up to date that are too hot to be kept so."""
         ProcessCollector(registry=self.registry)
-        self._reported = _Reported()
+        self._reported = _Reported(watching or WatchStatistics())
         self.registry.register(self._reported)
+
+    def _of_protection(self) -> None:
+        self.refused = Counter(
+            "shoal_gateway_refused",
+            "Requests answered 429, by the limit that was reached (gateway.limits).",
+            ("limit",),
+            registry=self.registry,
+        )
+        self.authentications = Counter(
+            "shoal_gateway_authentications",
+            "Requests by who asked: token, certificate, none; unauthorized, forbidden (impersonation), failed.",
+            ("result",),
+            registry=self.registry,
+        )
+        self.authorizations = Counter(
+            "shoal_gateway_authorizations",
+            "Decisions whether a user may: allowed, forbidden, failed.",
+            ("decision",),
+            registry=self.registry,
+        )
+        self.partial_answers = Counter(
+            "shoal_gateway_partial_answers",
+            "Answers without a missing shard's part, where the client said that they will do.",
+            ("verb",),
+            registry=self.registry,
+        )
+
+    def _of_watches(self) -> None:
+        self.watches = Gauge("shoal_gateway_watches", "Watches open.", ("resource",), registry=self.registry)
+        self.watches_ended = Counter(
+            "shoal_gateway_watches_ended",
+            "Watches ended, by reason: behind and stalled are clients cut off because they do not read.",
+            ("reason",),
+            registry=self.registry,
+        )
+        self.watch_events = Counter(
+            "shoal_gateway_watch_events",
+            "Events and bookmarks handed over to watchers.",
+            ("resource",),
+            registry=self.registry,
+        )
+        self.watch_bytes = Counter(
+            "shoal_gateway_watch_bytes",
+            "Bytes handed over to watchers.",
+            ("resource",),
+            registry=self.registry,
+        )
 
     def scrape(self, table: RouteTable, report: Report, accept: str) -> tuple[bytes, str]:
         """The exposition in the format `accept` asks for, and its content type."""
+        for update in self.before_scrape:
+            update()
         self._reported.source = (table, report)
         encoder, content_type = choose_encoder(accept)
         return bytes(encoder(self.registry)), content_type
@@ -89,11 +143,13 @@ class _Registry(CollectorRegistry):
 class _Reported:
     """Metric families of the last report."""
 
-    def __init__(self) -> None:
+    def __init__(self, watching: WatchStatistics) -> None:
+        self._watching = watching
         self.source: tuple[RouteTable, Report] | None = None
 
     def collect(self) -> Iterable[Metric]:
         """As prometheus_client asks it."""
+        yield from _of_watching(self._watching)
         if self.source is None:
             return
         table, report = self.source
@@ -119,6 +175,22 @@ def _counter(name: str, text: str, labels: tuple[str, ...], samples: Samples) ->
     for values, value in samples:
         family.add_metric(values, value)
     return family
+
+
+_WATCHING = (
+    ("feeds_reopened", "Feeds that were lost and found again."),
+    ("overtakings", "Overtakings that shards acknowledged."),
+    ("expired", "Watches told 410: the version they began with, or their place in a feed, is forgotten."),
+    ("lost", "Watches ended because a shard they need was away for too long."),
+    ("overrun", "Replays begun again because too much happened while the past was told."),
+)
+
+
+def _of_watching(watching: WatchStatistics) -> Iterator[Metric]:
+    feeds = [((), float(watching.feeds_open))]
+    yield _gauge("shoal_watching_feeds", "Partitions followed for watches of this gateway.", (), feeds)
+    for value, text in _WATCHING:
+        yield _counter(f"shoal_watching_{value}", text, (), [((), getattr(watching, value))])
 
 
 def _of_routes(table: RouteTable) -> Iterator[Metric]:

@@ -1,6 +1,7 @@
-"""Where the gateway listens: on loopback only, because whoever reaches it reads everything that is followed.
+"""Where the gateway listens, and with what: HTTPS as the settings have it, and the bounds of its connections.
 
-Nobody is asked who he is yet; serving and its errors are `cluster.listening`'s.
+What may be listened on is `tls.check_exposure`'s to say: on loopback anything, elsewhere only what is protected.
+Binding and serving are `cluster.listening`'s.
 """
 
 from __future__ import annotations
@@ -12,7 +13,12 @@ from typing import Any
 
 from ...shards.model.errors import SettingsError
 from .. import listening
+from ..connection import ConnectionLimits
 from ..listening import HttpServer
+from ..settings import GatewaySettings
+from .tls import ServerContext, check_exposure
+
+_DEFAULTS = GatewaySettings()
 
 
 def parse_listen(text: str) -> tuple[str, int]:
@@ -27,36 +33,48 @@ def parse_listen(text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]"), int(port)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket on a loopback address; port 0 takes a free one.
+def bind(
+    host: str, port: int, settings: GatewaySettings = _DEFAULTS, *, shared: bool = False
+) -> socket.socket:
+    """A listening socket; port 0 takes a free one. `shared` as for `listening.bind`.
 
     Raises:
-        SettingsError: the address is not loopback, is in use, or cannot be bound.
+        SettingsError: the address is open to others and not protected, is in use, or cannot be bound.
     """
-    return listening.bind(_loopback(host), port)
+    check_exposure(host, settings.tls, settings.authentication)
+    return listening.bind(_address(host), port, shared=shared)
 
 
-def _loopback(host: str) -> str:
+def _address(host: str) -> str:
     if host == "localhost":
         return "127.0.0.1"
     try:
-        address = ipaddress.ip_address(host)
+        return str(ipaddress.ip_address(host))
     except ValueError:
-        address = None
-    if address is None or not address.is_loopback:
         raise SettingsError(
-            f"listen address {host!r} is refused: this version serves without authentication, so it "
-            "listens on loopback only (127.0.0.1, ::1 or localhost)"
-        )
-    return str(address)
+            f"listen address {host!r}: expected an IP address of this machine, or 0.0.0.0 or [::] for all of them"
+        ) from None
 
 
-async def serve(app: Callable[..., Any], host: str, port: int) -> HttpServer:
+async def serve(
+    app: Callable[..., Any],
+    host: str,
+    port: int,
+    settings: GatewaySettings = _DEFAULTS,
+    *,
+    shared: bool = False,
+) -> HttpServer:
     """Serves an ASGI application on the running event loop.
 
     Raises:
-        SettingsError: the address cannot be listened on.
+        SettingsError: the address cannot be listened on, or the TLS files cannot be used.
     """
-    server = HttpServer(app, bind(host, port))
+    tls = ServerContext.of(settings.tls) if settings.tls.certificate is not None else None
+    limits = ConnectionLimits(
+        head_bytes=settings.limits.header_bytes,
+        head_s=settings.limits.header_s,
+        connections=settings.limits.connections,
+    )
+    server = HttpServer(app, bind(host, port, settings, shared=shared), limits=limits, tls=tls)
     await server.start()
     return server

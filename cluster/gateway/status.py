@@ -9,7 +9,8 @@ as such and never left out.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -41,6 +42,23 @@ class ShardReport(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
+class GatewayReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One gateway process: what it is doing, or why that is not known."""
+
+    gateway: str
+    """Its name; empty for one that has none, outside of Ray."""
+    pid: int = 0
+    requests: int = 0
+    """Being answered."""
+    watches: int = 0
+    """Open."""
+    problem: str = ""
+
+
+Peers: TypeAlias = Callable[[], Awaitable[tuple[GatewayReport, ...]]]
+"""Asks all gateways of the installation, the asking one included; one that does not answer is reported as such."""
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """One gathering."""
 
@@ -50,6 +68,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     coordinator: CoordinatorStatus | None = None
     coordinator_problem: str = ""
     """Why there is no status of the coordinator; empty if there is one."""
+    gateways: tuple[GatewayReport, ...] = ()
 
     def statistics(self) -> dict[ShardId, ShardStatistics]:
         """Of the shards that answered."""
@@ -74,6 +93,7 @@ class Reports:
         routing: Routing,
         shards: ShardDirectory,
         coordinator: StatusSource,
+        peers: Peers | None = None,
         *,
         timeout_s: float = REPORT_TIMEOUT_S,
         fresh_s: float = FRESH_S,
@@ -81,6 +101,7 @@ class Reports:
         self._routing = routing
         self._shards = KnownShards(shards)
         self._coordinator = coordinator
+        self._peers = peers
         self._timeout_s = timeout_s
         self._fresh_s = fresh_s
         self._latest: tuple[float, Report] | None = None
@@ -115,6 +136,7 @@ class Reports:
         table = self._routing.table
         async with asyncio.TaskGroup() as group:
             coordinator = group.create_task(self._ask_coordinator(), name="coordinator status")
+            gateways = group.create_task(self._ask_gateways(), name="gateways")
             shards = [
                 group.create_task(self._ask_shard(shard), name=f"statistics of {shard}")
                 for shard in table.shards
@@ -125,7 +147,11 @@ class Reports:
             shards=tuple(task.result() for task in shards),
             coordinator=status,
             coordinator_problem=problem,
+            gateways=gateways.result(),
         )
+
+    async def _ask_gateways(self) -> tuple[GatewayReport, ...]:
+        return await self._peers() if self._peers is not None else ()
 
     async def _ask_shard(self, shard: ShardId) -> ShardReport:
         try:

@@ -1,7 +1,8 @@
 """Shards by name, each call with a deadline.
 
-Finding a shard may cost a millisecond (Ray looks actors up by name), so handles are kept; one whose shard did
-not answer is looked up anew, because another process may have taken its name.
+A directory is asked for a shard's handle each time, and owns what finding and reaching one costs: the one of Ray
+(`shards.handle_ray`) keeps a connection to each shard, opens it when something is asked, at most so often when that
+fails, and finds a shard anew whose process has changed. So nothing is kept here that could grow old or leak.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from ...shards.model.partitions import ShardId
 T = TypeVar("T")
 
 ShardDirectory: TypeAlias = Callable[[ShardId], ShardHandle]
-"""Finds a running shard by its id; raises NotReady if there is none."""
+"""The handle of a shard, at once; if there is no such shard, this or the calls of the handle raise NotReady."""
 
 RETRY_AFTER_S = 1
 """What a client is told to wait when a shard is away: it is back, or replaced, within seconds."""
@@ -28,7 +29,6 @@ class KnownShards:
 
     def __init__(self, find: ShardDirectory) -> None:
         self._find = find
-        self._handles: dict[ShardId, ShardHandle] = {}
 
     async def ask(self, shard: ShardId, call: Callable[[ShardHandle], Awaitable[T]], timeout_s: float) -> T:
         """What `call` makes the shard answer within `timeout_s` seconds.
@@ -38,18 +38,14 @@ class KnownShards:
             ShoalError: what the shard raised.
         """
         try:
-            handle = self._handles.get(shard)
-            if handle is None:
-                handle = self._handles[shard] = self._find(shard)
+            handle = self._find(shard)
             async with asyncio.timeout(timeout_s):
                 return await call(handle)
         except TimeoutError:
-            self._handles.pop(shard, None)
             raise NotReady(
                 f"shard {shard} did not answer within {timeout_s:g} s", retry_after_s=RETRY_AFTER_S
             ) from None
         except NotReady as error:
-            self._handles.pop(shard, None)
             if error.retry_after_s is None:
                 error.retry_after_s = RETRY_AFTER_S
             raise

@@ -8,8 +8,7 @@ nothing buffered and more to come. No object is parsed; keys sort as text in the
 
 Covers do not overlap, so a key appears once, but for one case: an object deleted and created again under the
 same name can be in two partitions split by uid while one of them lags. The newer of the two is kept: a list
-never shows an object twice. The version of the whole is the oldest of the parts': all of them have seen
-everything up to there.
+never shows an object twice.
 
 Pure: who fetches pages, and when, is `router`'s.
 """
@@ -27,7 +26,7 @@ import msgspec
 
 from ...shards.model.queries import PageAnswer
 from ...shards.model.refs import Key
-from ...shards.model.versions import UNKNOWN, Version, oldest
+from ...shards.model.versions import Version
 
 
 class Batch(NamedTuple):
@@ -47,7 +46,6 @@ class _Part:
     """Position of the first object not given out."""
     more: bool = True
     remaining: int = 0
-    version: Version = UNKNOWN
 
     @property
     def buffered(self) -> int:
@@ -66,10 +64,10 @@ class Merge:
     def __init__(self, parts: int) -> None:
         self._parts = [_Part() for _ in range(parts)]
 
-    @property
-    def version(self) -> Version:
-        """The version the whole may claim; meaningful once every part was fed."""
-        return oldest(part.version for part in self._parts)
+    def drop(self, part: int) -> None:
+        """Goes on without a part of which nothing is buffered: nothing more of it will come."""
+        held = self._parts[part]
+        held.more, held.remaining = False, 0
 
     @property
     def hungry(self) -> tuple[int, ...]:
@@ -88,7 +86,6 @@ class Merge:
             bodies=page.bodies,
             more=page.more,
             remaining=page.remaining,
-            version=page.version,
         )
 
     def take(self, limit: int | None = None) -> Batch:

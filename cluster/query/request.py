@@ -12,12 +12,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ...shards.model.partitions import OneNamespace, Partition
+from ...shards.model.partitions import Cover, HashRange, OneNamespace, Partition, fnv1a64
 from ...shards.model.refs import Key, key_of
 from ...shards.model.resources import Resource, ResourceType
+from ...shards.model.shard_selectors import ShardSelector, parse_shard_selector
 from ..serving.options import ListOptions
 
 NAMESPACE_FIELD = "metadata.namespace"
+NAMESPACE_PATH = f"object.{NAMESPACE_FIELD}"
+"""How a shardSelector names it."""
 NO_OPTIONS = ListOptions()
 
 
@@ -58,8 +61,22 @@ class CollectionQuery:
         return str(self.options.field_selector)
 
     @property
+    def shards(self) -> str:
+        """The ``shardSelector`` in canonical spelling, which a list echoes; empty if there is none.
+
+        Raises:
+            BadShardSelector: it cannot be read; as kube-apiserver answers it while its gate is on.
+        """
+        selector = parse_shard_selector(self.options.shard_selector)
+        return "" if selector is None else str(selector)
+
+    @property
     def selective(self) -> bool:
-        """Whether a selector restricts it. The API server then does not say how many objects remain."""
+        """Whether a label or field selector restricts it: the API server then does not say how many objects remain.
+
+        A shardSelector does not count: the server says the number with it (in v1.36 of all objects, here of those
+        that are meant).
+        """
         return bool(self.options.label_selector or self.options.field_selector)
 
     @property
@@ -67,7 +84,9 @@ class CollectionQuery:
         """Eight bytes that differ for questions whose pages do not belong together; paging is left out."""
         namespace = "*" if self.namespace is None else f"={self.namespace}"
         digest = hashlib.blake2b(digest_size=8)
-        for part in (str(self.resource), namespace, self.labels, self.fields):
+        parts = (str(self.resource), namespace, self.labels, self.fields)
+        shards = self.shards
+        for part in (*parts, shards) if shards else parts:
             encoded = part.encode("utf-8", "surrogatepass")
             digest.update(len(encoded).to_bytes(4, "big") + encoded)
         return digest.digest()
@@ -83,7 +102,27 @@ class CollectionQuery:
                 return False
             if requirement.negated and partition.cover == OneNamespace(requirement.value):
                 return False
+        shards = parse_shard_selector(self.options.shard_selector)
+        return shards is None or _may_match(shards, partition.cover, self._only_namespace)
+
+    @property
+    def _only_namespace(self) -> str | None:
+        """The one namespace that is meant, if there is only one."""
+        if self.namespace is not None:
+            return self.namespace
+        return self.options.field_selector.exact(NAMESPACE_FIELD)
+
+
+def _may_match(shards: ShardSelector, cover: Cover, namespace: str | None) -> bool:
+    """False if no object of `cover`, in `namespace` if that is given, has its hash in a range selected."""
+    if isinstance(cover, HashRange) and shards.field == f"object.metadata.{cover.field}":
+        return any(low < cover.high and cover.low < high for low, high in shards.ranges)
+    if isinstance(cover, OneNamespace):
+        namespace = cover.namespace
+    if namespace is None or shards.field != NAMESPACE_PATH:
         return True
+    at = fnv1a64(namespace)
+    return any(low <= at < high for low, high in shards.ranges)
 
 
 Query: TypeAlias = ObjectQuery | CollectionQuery

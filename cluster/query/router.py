@@ -1,66 +1,94 @@
 """The query router: one question in, questions to the shards that can hold an answer, one answer out.
 
 It promises: the answer is complete or an error (a shard that is missing is an error that names it, never less
-than there is); all pages of a list are one state; objects come in the API server's order. It holds at most
-one page of each partition. Bodies pass through as bytes.
+than there is), unless the caller says that a partial answer will do, which then names what is missing; all
+pages of a list are one state; objects come in the API server's order. It holds at most one page of each
+partition, besides what the connection to a shard reads ahead. Bodies pass through as bytes.
+
+A list over several partitions carries the *minimum* of their frontiers, while an object in it may be newer.
+Asking those that are ahead for the minimum would make it one state of the API server, and was rejected: an
+object that its reader has just got, watched or written would go back to an older state (the frontiers of a busy
+resource practically always differ), for one more round trip and a look into history with every list. Who wants
+one state says so: ``resourceVersionMatch=Exact``. Who watches from the list's version is told the newest state
+of what changed since, once, whether or not the list had it already.
 
 A shard that does not serve a partition any more says so, and the query is asked once more with newer routes.
-Which state answers is `consistency`'s to decide, who is asked `fanout`'s, ordering `merge`'s; the forms of
-answers are the gateway's.
+Which state answers is `consistency`'s to decide, who is asked `fanout`'s, lists are put together in `listing`;
+the forms of answers are the gateway's.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 from ...coordinator.routes import Route
 from ...shards.handle import ShardHandle
 from ...shards.model.errors import BadRequest, Expired, NotFound, NotReady, NotServed, ShoalError
-from ...shards.model.partitions import Epoch, PartitionId
-from ...shards.model.queries import GetAnswer, GetQuery, PageAnswer
-from ...shards.model.refs import Key
+from ...shards.model.partitions import Epoch, PartitionId, ShardId
+from ...shards.model.queries import CountQuery, GetAnswer, GetQuery, PartitionCount
 from ...shards.model.resources import ResourceType
-from ...shards.model.versions import Version, oldest
+from ...shards.model.versions import UNKNOWN, Version
 from .answers import CountAnswer, Listing, ObjectAnswer, Provenance
-from .consistency import WAIT_S, Continued, Decision, Exactly, decide_get, decide_list
+from .consistency import WAIT_S, Continued, Decision, Exactly, Newest, decide_get, decide_list
 from .cursor import PartitionCursor
 from .directory import RETRY_AFTER_S, KnownShards, ShardDirectory
-from .fanout import Question, followed, get_questions, list_questions
-from .merge import Merge, version_of
+from .fanout import Question, count_questions, followed, get_questions, list_questions
+from .floor import ReadFloor
+from .gather import Tolerated, all_of, each_of
+from .listing import ListAssembly, ListPlan
+from .merge import version_of
 from .request import CollectionQuery, ObjectQuery
 from .routing import RouteIndex, Routing
-from .tokens import Position, continue_expired, decode_token, encode_token, version_expired
+from .tokens import Position, continue_expired, decode_token, version_expired
 
 T = TypeVar("T")
 
 REFRESH_S = 1.0
 """How long newer routes are waited for when a shard says that ours are old. A hand-over takes milliseconds; a
 restarted shard is given its partitions again within about a second."""
-STREAM_OBJECTS = 1000
-"""Objects a page where everything is asked for."""
-LIMITED_BYTES = 64 << 20
-"""A page with a limit ends early at this size; the API allows fewer objects than the limit."""
+
+_Missing: TypeAlias = dict[PartitionId, tuple[ShardId, ShoalError]]
+"""Partitions that are not in an answer: who did not give it, and why."""
 
 
 class QueryRouter:
-    """Answers queries from the shards. Any number may run at once; nothing is kept between them."""
+    """Answers queries from the shards. Any number may run at once; nothing is kept between them, except what
+    `floor` knows of writes.
+    """
 
-    def __init__(self, routing: Routing, shards: ShardDirectory, *, shard_timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        routing: Routing,
+        shards: ShardDirectory,
+        *,
+        shard_timeout_s: float = 10.0,
+        floor: ReadFloor | None = None,
+    ) -> None:
         self._routing = routing
         self._shards = KnownShards(shards)
         self._timeout_s = shard_timeout_s
+        self._floor = floor
 
     @property
     def routing(self) -> Routing:
         """The routes used."""
         return self._routing
 
+    def floor(self, query: CollectionQuery | ObjectQuery) -> Version:
+        """How new a read that names no version must be, because of what was written through this gateway."""
+        if self._floor is None:
+            return UNKNOWN
+        return self._floor.of(query.resource, query.namespace or None)
+
     # -- verbs -----------------------------------------------------------------------------------------------
 
-    async def get(self, query: ObjectQuery) -> ObjectAnswer:
+    async def get(self, query: ObjectQuery, *, partial: bool = False) -> ObjectAnswer:
         """One object, newest state held.
+
+        `partial`: of an object that one of several shards may have, what is found will do. That it is *not*
+        there is never concluded from less than all of them.
 
         Raises:
             NotFound: there is no such object, or the resource is not followed.
@@ -68,91 +96,167 @@ class QueryRouter:
             TooLargeVersion: it was not reached in time.
             NotReady: a shard that may hold the object does not answer, or has not listed it yet.
         """
-        basis = decide_get(query.resource_version)
+        basis = decide_get(query.resource_version, self.floor(query))
 
-        async def attempt(routes: RouteIndex) -> ObjectAnswer:
-            return await self._get(routes, query, basis.not_older_than)
+        async def attempt(routes: RouteIndex, tolerated: Tolerated) -> ObjectAnswer:
+            return await self._get(routes, query, basis.not_older_than, tolerated)
 
-        return await self._with_routes(attempt)
+        return await self._with_routes(attempt, partial=partial)
 
-    async def list(self, query: CollectionQuery) -> Listing:
+    async def list(
+        self, query: CollectionQuery, *, partial: bool = False, decision: Decision | None = None
+    ) -> Listing:
         """A list: with a limit one page, without all of it, the first objects being there when this returns.
+
+        `partial`: shards that do not answer are left out and named in `Listing.provenance`, up to the moment
+        this returns; a list without limit that loses a shard later breaks off like any other. If no shard
+        answers there is no list. `decision` takes the place of what the query's options say of version and
+        limit: the initial events of a watch are such a list (`consistency.InitialEvents.decision`).
 
         Raises:
             NotFound: the resource is not followed.
             BadRequest: a bad version, token or combination of them.
+            BadShardSelector: a shard selector that cannot be read.
             Expired: the exact version or the state of the token is forgotten.
             TooLargeVersion, NotReady: as `get`.
         """
-        decision = decide_list(query.options)
-        position: Position | None = None
-        if isinstance(decision.basis, Continued):
-            position = decode_token(decision.basis.token, query.fingerprint)
-            if position.epoch > self._routing.table.epoch:
-                await self._routing.refresh(Epoch(position.epoch - 1), REFRESH_S)
+        chosen = decide_list(query.options, self.floor(query)) if decision is None else decision
+        position = await self._position(query, chosen, partial=partial)
 
-        async def attempt(routes: RouteIndex) -> Listing:
+        async def attempt(routes: RouteIndex, tolerated: Tolerated) -> Listing:
             try:
-                return await self._list(routes, query, decision, position)
+                return await self._list(routes, query, chosen, position, tolerated)
             except Expired as error:
-                raise _as_the_api_server_says(error, decision, position, query.fingerprint) from error
+                raise _as_the_api_server_says(error, chosen, position, query.fingerprint) from error
 
-        return await self._with_routes(attempt)
+        return await self._with_routes(attempt, partial=partial)
 
-    async def count(self, query: CollectionQuery) -> CountAnswer:
-        """How many objects match, without fetching them. Limits are ignored. Raises as `list`."""
-        decision = decide_list(query.options)
-        if isinstance(decision.basis, Continued):
+    async def count(
+        self, query: CollectionQuery, *, group_by: str = "", partial: bool = False
+    ) -> CountAnswer:
+        """How many objects match, in all and for each value of the path `group_by`, without fetching them.
+
+        `group_by` is ``metadata.namespace``, a selectable or indexed field, or ``metadata.labels[KEY]``. Limits
+        are ignored.
+
+        Raises:
+            BadRequest: besides what `list` refuses, an exact version or a continue token, and a path that cannot
+                be grouped by.
+            NotFound, BadShardSelector, TooLargeVersion, NotReady: as `list`.
+        """
+        basis = decide_list(query.options, self.floor(query)).basis
+        if isinstance(basis, Continued):
             raise BadRequest("a count has no pages, so it cannot be continued")
-
-        async def attempt(routes: RouteIndex) -> CountAnswer:
-            questions = list_questions(routes, query, decision, None, limit=1)
-            cursors = self._cursors(questions, streamed=False)
-            pages = await _all([cursor.next() for cursor in cursors])
-            return CountAnswer(
-                sum(len(page.keys) + page.remaining for page in pages), _provenance(pages, cursors)
+        if isinstance(basis, Exactly):
+            raise BadRequest(
+                "objects are counted in their newest state: leave resourceVersion out, or say "
+                "resourceVersionMatch=NotOlderThan beside it"
             )
+        newest: Newest = basis
 
-        return await self._with_routes(attempt)
+        async def attempt(routes: RouteIndex, tolerated: Tolerated) -> CountAnswer:
+            return await self._count(routes, query, newest.not_older_than, group_by, tolerated)
 
-    # -- get -------------------------------------------------------------------------------------------------
+        return await self._with_routes(attempt, partial=partial)
 
-    async def _get(self, routes: RouteIndex, query: ObjectQuery, not_older_than: Version) -> ObjectAnswer:
+    # -- get and count ---------------------------------------------------------------------------------------
+
+    async def _get(
+        self, routes: RouteIndex, query: ObjectQuery, not_older_than: Version, tolerated: Tolerated
+    ) -> ObjectAnswer:
         resource_type = followed(routes, query)
         questions = get_questions(routes, query, not_older_than)
-        timeout_s = self._timeout_s + (WAIT_S if not_older_than else 0.0)
-        answers = await _all(
-            [self._shards.ask(route.shard, _getting(question), timeout_s) for route, question in questions]
-        )
-        body = _newest_body(answers)
+        calls = [(route, _getting(question)) for route, question in questions]
+        answers, missing = await self._ask(calls, tolerated, waits=bool(not_older_than))
+        body = _newest_body([answer for _, answer in answers])
         if body is None:
+            for _, problem in missing.values():
+                raise problem
             raise _no_such_object(resource_type, query.name)
-        provenance = Provenance(
-            frontier=oldest(answer.frontier for answer in answers),
-            age_s=_longest(answer.age_s for answer in answers),
-            shards=tuple(sorted({route.shard for route, _ in questions})),
+        told = ((route.shard, answer.frontier, answer.age_s) for route, answer in answers)
+        return ObjectAnswer(body, Provenance.over(told, _names(missing)))
+
+    async def _count(
+        self,
+        routes: RouteIndex,
+        query: CollectionQuery,
+        not_older_than: Version,
+        group_by: str,
+        tolerated: Tolerated,
+    ) -> CountAnswer:
+        questions = count_questions(routes, query, not_older_than, group_by=group_by)
+        calls = [(route, _counting(question)) for route, question in questions]
+        answers, missing = await self._ask(calls, tolerated, waits=bool(not_older_than))
+        if not answers:
+            for _, problem in missing.values():
+                raise problem
+        groups: Counter[str] = Counter()
+        for _, answer in answers:
+            groups.update(answer.groups)
+        told = ((route.shard, answer.version, answer.age_s) for route, answer in answers)
+        return CountAnswer(
+            count=sum(answer.count for _, answer in answers),
+            provenance=Provenance.over(told, _names(missing)),
+            groups=dict(sorted(groups.items(), key=lambda group: (-group[1], group[0]))),
         )
-        return ObjectAnswer(body, provenance)
+
+    async def _ask(
+        self,
+        calls: Sequence[tuple[Route, Callable[[ShardHandle], Awaitable[T]]]],
+        tolerated: Tolerated,
+        *,
+        waits: bool,
+    ) -> tuple[Sequence[tuple[Route, T]], _Missing]:
+        """The answers of all partitions, or as many as there are, and what is missing then."""
+        timeout_s = self._timeout_s + (WAIT_S if waits else 0.0)
+        asked = [self._shards.ask(route.shard, call, timeout_s) for route, call in calls]
+        routes = [route for route, _ in calls]
+        if not tolerated:
+            return list(zip(routes, await all_of(asked), strict=True)), {}
+        answers: list[tuple[Route, T]] = []
+        missing: _Missing = {}
+        for route, answer in zip(routes, await each_of(asked, tolerated), strict=True):
+            if isinstance(answer, ShoalError):
+                missing[route.partition.id] = (route.shard, answer)
+            else:
+                answers.append((route, answer))
+        return answers, missing
 
     # -- list ------------------------------------------------------------------------------------------------
 
+    async def _position(
+        self, query: CollectionQuery, decision: Decision, *, partial: bool
+    ) -> Position | None:
+        """Where the list stands, if it is continued; routes as new as the token's are waited for a moment."""
+        if not isinstance(decision.basis, Continued):
+            return None
+        position = decode_token(decision.basis.token, query.fingerprint)
+        if position.missing and not partial:
+            raise BadRequest(
+                "the continue token is of a partial list, which goes on only as one: say so again, or begin a new "
+                "list without the token"
+            )
+        if position.epoch > self._routing.table.epoch:
+            await self._routing.refresh(Epoch(position.epoch - 1), REFRESH_S)
+        return position
+
     async def _list(
-        self, routes: RouteIndex, query: CollectionQuery, decision: Decision, position: Position | None
+        self,
+        routes: RouteIndex,
+        query: CollectionQuery,
+        decision: Decision,
+        position: Position | None,
+        tolerated: Tolerated,
     ) -> Listing:
-        limit = decision.limit
-        questions = list_questions(routes, query, decision, position, limit=limit or STREAM_OBJECTS)
-        cursors = self._cursors(questions, streamed=not limit)
-        merge = Merge(len(cursors))
+        questions = list_questions(routes, query, decision, position)
+        pins = position.pins if position else {}
+        plan = ListPlan(query, routes.epoch, decision.limit, tolerated, _left_out(routes, position), pins)
+        assembly = ListAssembly(plan, self._cursors(questions, streamed=not decision.limit))
         try:
-            pages = await _all([cursor.next() for cursor in cursors])
-            for part, page in enumerate(pages):
-                merge.feed(part, page)
-            if not limit:
-                return _unlimited(cursors, merge, pages)
-            return await _limited(query, cursors, merge, limit=limit, epoch=routes.epoch, pages=pages)
+            return await assembly.open()
         except BaseException:
             # NB: also when the caller goes away: shards must not keep a state nobody will ask for.
-            await _close(cursors)
+            await assembly.aclose()
             raise
 
     def _cursors(self, questions: Sequence[Question], *, streamed: bool) -> tuple[PartitionCursor, ...]:
@@ -170,18 +274,20 @@ class QueryRouter:
 
     # -- routes ----------------------------------------------------------------------------------------------
 
-    async def _with_routes(self, attempt: Callable[[RouteIndex], Awaitable[T]]) -> T:
+    async def _with_routes(
+        self, attempt: Callable[[RouteIndex, Tolerated], Awaitable[T]], *, partial: bool
+    ) -> T:
         """Runs `attempt` with the routes held, and once more with newer ones if a shard says they are old."""
         routes = self._routing.index
         if routes.epoch == 0:
             routes = await self._routing.published(REFRESH_S)
         try:
-            return await attempt(routes)
+            return await attempt(routes, (NotReady,) if partial else ())
         except NotServed as error:
             seen = max(routes.epoch, Epoch(error.epoch - 1))
         routes = await self._routing.refresh(seen, REFRESH_S)
         try:
-            return await attempt(routes)
+            return await attempt(routes, (NotReady, NotServed) if partial else ())
         except NotServed as error:
             raise NotReady(
                 f"partition {error.partition} is with no shard at the moment (epoch {routes.epoch})",
@@ -196,106 +302,17 @@ class QueryRouter:
         return route, routes.epoch
 
 
-# -- putting a list together ---------------------------------------------------------------------------------
+def _left_out(routes: RouteIndex, position: Position | None) -> dict[PartitionId, ShardId | None]:
+    """Partitions the list goes on without, each with the shard that has it now, if one has."""
+    left_out: dict[PartitionId, ShardId | None] = {}
+    for partition in position.missing if position else ():
+        route = routes.route(partition)
+        left_out[partition] = route.shard if route else None
+    return left_out
 
 
-async def _limited(
-    query: CollectionQuery,
-    cursors: Sequence[PartitionCursor],
-    merge: Merge,
-    *,
-    limit: int,
-    epoch: Epoch,
-    pages: Sequence[PageAnswer],
-) -> Listing:
-    """One page. The head of a list names its continue token, so nothing goes out before all of it is here."""
-    last = Key("")
-    bodies: list[bytes] = []
-    size = 0
-    while True:
-        batch = merge.take(limit - len(bodies))
-        if batch.keys:
-            last = batch.keys[-1]
-            bodies.extend(batch.bodies)
-            size += sum(map(len, batch.bodies))
-        if len(bodies) >= limit or size >= LIMITED_BYTES or not merge.hungry:
-            break
-        await _feed(cursors, merge, limit - len(bodies))
-    remaining = merge.remaining
-    token = ""
-    if remaining:
-        pins = {cursor.partition: page.version for cursor, page in zip(cursors, pages, strict=True)}
-        token = encode_token(Position(epoch, last, pins), query.fingerprint)
-    return Listing(
-        version=merge.version,
-        first=bodies,
-        provenance=_provenance(pages, cursors),
-        continue_token=token,
-        remaining=remaining if remaining and not query.selective else None,
-    )
-
-
-def _unlimited(cursors: Sequence[PartitionCursor], merge: Merge, pages: Sequence[PageAnswer]) -> Listing:
-    """Everything: what can be given out now, and the rest when it is asked for."""
-    first = merge.take()
-    complete = not merge.hungry
-
-    async def rest() -> AsyncIterator[Sequence[bytes]]:
-        while merge.hungry:
-            await _feed(cursors, merge)
-            batch = merge.take()
-            if batch.bodies:
-                yield batch.bodies
-
-    async def close() -> None:
-        await _close(cursors)
-
-    return Listing(
-        version=merge.version,
-        first=first.bodies,
-        provenance=_provenance(pages, cursors),
-        rest=rest(),
-        complete=complete,
-        close=close,
-    )
-
-
-async def _feed(cursors: Sequence[PartitionCursor], merge: Merge, limit: int | None = None) -> None:
-    hungry = merge.hungry
-    pages = await _all([cursors[part].next(limit) for part in hungry])
-    for part, page in zip(hungry, pages, strict=True):
-        merge.feed(part, page)
-
-
-async def _close(cursors: Sequence[PartitionCursor]) -> None:
-    for cursor in cursors:
-        await cursor.aclose()
-
-
-async def _all(calls: Sequence[Awaitable[T]]) -> list[T]:
-    """The answers of all calls at once; the first error cancels the others and is raised as it is."""
-    if len(calls) == 1:
-        return [await calls[0]]
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_awaited(call), name="shard call") for call in calls]
-    except BaseExceptionGroup as errors:
-        raise _first(errors) from None
-    return [task.result() for task in tasks]
-
-
-async def _awaited(call: Awaitable[T]) -> T:
-    return await call
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error to answer with: a bug before all, then old routes: asking again may cure the others."""
-    errors = group.exceptions
-    for kind in (lambda error: not isinstance(error, ShoalError), lambda error: isinstance(error, NotServed)):
-        found = next(filter(kind, errors), None)
-        if found is not None:
-            return found
-    return errors[0]
+def _names(missing: _Missing) -> dict[PartitionId, ShardId | None]:
+    return {partition: shard for partition, (shard, _) in missing.items()}
 
 
 def _as_the_api_server_says(
@@ -306,21 +323,12 @@ def _as_the_api_server_says(
     return version_expired() if isinstance(decision.basis, Exactly) else error
 
 
-def _provenance(pages: Sequence[PageAnswer], cursors: Sequence[PartitionCursor]) -> Provenance:
-    return Provenance(
-        frontier=oldest(page.version for page in pages),
-        age_s=_longest(page.age_s for page in pages),
-        shards=tuple(sorted({cursor.shard for cursor in cursors})),
-    )
-
-
-def _longest(ages: Iterable[float | None]) -> float | None:
-    known = list(ages)
-    return None if None in known else max(age for age in known if age is not None)
-
-
 def _getting(question: GetQuery) -> Callable[[ShardHandle], Awaitable[GetAnswer]]:
     return lambda handle: handle.get(question)
+
+
+def _counting(question: CountQuery) -> Callable[[ShardHandle], Awaitable[PartitionCount]]:
+    return lambda handle: handle.count(question)
 
 
 def _newest_body(answers: Sequence[GetAnswer]) -> bytes | None:

@@ -5,11 +5,19 @@ all pages are one state although the partitions were at different versions when 
 without pins goes on from its key with whatever is newest: the API server hands such an *inconsistent* one out
 beside a 410, and so does Shoal.
 
+A token of a *partial* list (its caller said that a missing shard may be left out) names the partitions that
+are left out. Its pages stay without them, also when the shard is back: otherwise the second half of what it
+holds would appear in a list whose first half lacks it, and the list would look complete. Each page says again
+what is missing. Who does not ask for a partial answer cannot use such a token: a list does not turn from
+incomplete into complete by a parameter left out. The other way round, a list that began complete may become
+partial between two pages if the caller says so; from that page on it is, and says so.
+
 A token is bound to its question by a fingerprint and guarded by a checksum. Neither is a secret: a forged
 token reaches nothing its bearer may not list anyway.
 
 The form, base64url without padding of: 4 bytes checksum, msgpack of
-``[1, fingerprint, epoch, last key, {partition: version}]``.
+``[1, fingerprint, epoch, last key, {partition: version}]``, with a sixth element, the list of partitions left
+out, where there are any.
 """
 
 from __future__ import annotations
@@ -48,12 +56,21 @@ class Position:
     after: Key
     """The last key sent."""
     pins: Mapping[PartitionId, Version] = field(default_factory=dict)
-    """The version each partition's pages are of; empty: go on with the newest (inconsistent)."""
+    """The version each partition's pages are of; empty: go on with the newest (inconsistent). A partition that
+    went missing between two pages keeps its pin."""
+    missing: tuple[PartitionId, ...] = ()
+    """Partitions that this list goes on without, sorted."""
+
+    @property
+    def parts(self) -> frozenset[PartitionId]:
+        """All partitions the list was cut from."""
+        return frozenset((*self.pins, *self.missing))
 
 
 def encode_token(position: Position, fingerprint: bytes) -> str:
     """The token of a position in the list with this fingerprint."""
-    payload = msgpack.packb([FORMAT, fingerprint, position.epoch, position.after, dict(position.pins)])
+    content = [FORMAT, fingerprint, position.epoch, position.after, dict(position.pins)]
+    payload = msgpack.packb([*content, list(position.missing)] if position.missing else content)
     return _encode_base64(_checksum(payload) + payload)
 
 
@@ -71,17 +88,19 @@ def decode_token(text: str, fingerprint: bytes) -> Position:
     match _unpack(payload):
         case [int(version), *_] if version != FORMAT:
             raise _not_valid(f"server does not recognize this encoded version {version}")
-        case [int(), bytes(made_for), int(epoch), str(after), dict(pins)] if epoch >= 0 and _are_pins(pins):
+        case [int(), bytes(made_for), int(epoch), str(after), dict(pins), *more] if (
+            epoch >= 0 and _are_pins(pins) and _are_partitions(more)
+        ):
             if made_for != fingerprint:
                 raise _not_valid("it belongs to a list of another resource, namespace or selector")
-            return Position(Epoch(epoch), Key(after), pins)
+            return Position(Epoch(epoch), Key(after), pins, tuple(more[0]) if more else ())
         case _:
             raise _not_valid("it does not hold a position")
 
 
 def continue_expired(position: Position, fingerprint: bytes) -> Expired:
     """The error for a position whose state is forgotten, with the token to go on inconsistently."""
-    token = encode_token(Position(position.epoch, position.after), fingerprint)
+    token = encode_token(Position(position.epoch, position.after, missing=position.missing), fingerprint)
     return Expired(CONTINUE_EXPIRED, metadata={"continue": token})
 
 
@@ -135,6 +154,17 @@ def _unpack(payload: bytes) -> Any:
 
 def _are_pins(pins: Mapping[Any, Any]) -> bool:
     return all(isinstance(name, str) and type(pin) is int and pin >= 0 for name, pin in pins.items())
+
+
+def _are_partitions(more: list[Any]) -> bool:
+    """Whether what follows the pins is nothing, or one list of partitions that are left out."""
+    match more:
+        case []:
+            return True
+        case [list(missing)]:
+            return bool(missing) and all(isinstance(name, str) for name in missing)
+        case _:
+            return False
 
 
 def _checksum(payload: bytes) -> bytes:

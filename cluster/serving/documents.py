@@ -330,10 +330,23 @@ def to_yaml(body: bytes) -> bytes:
     Raises:
         Garbage: the body is not JSON.
     """
+    return dump_yaml(parse_for_yaml(body))
+
+
+def parse_for_yaml(body: bytes) -> Any:
+    """A JSON document.
+
+    Raises:
+        Garbage: the body is not JSON.
+    """
     try:
-        document = msgspec.json.decode(body)
+        return msgspec.json.decode(body)
     except msgspec.MsgspecError as error:
         raise Garbage(f"a document that is not JSON cannot be shown as YAML: {error}") from error
+
+
+def dump_yaml(document: Any) -> bytes:
+    """A document as YAML, in block style with sorted keys."""
     text: str = yaml.dump(
         document, Dumper=_Dumper, allow_unicode=True, default_flow_style=False, sort_keys=True, width=1 << 20
     )

@@ -11,7 +11,7 @@ Pure. Rendering is in `documents`, `tables` and `discovery`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -33,6 +33,9 @@ NOT_ACCEPTABLE = (
 """kube-apiserver's text, protobuf included: clients and the conformance suite compare it."""
 
 _CONVERSIONS = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
+_TRUE = ("1", "t", "T", "TRUE", "true", "True")
+"""What Go's ``strconv.ParseBool`` takes for true."""
+_READ_BY_PEOPLE = ("curl", "Wget", "Mozilla/5.0")
 _INCLUDE = ("Metadata", "Object", "None")
 
 
@@ -119,11 +122,51 @@ def negotiate_discovery(accept: str | None) -> DiscoveryForm:
     raise NotAcceptable(NOT_ACCEPTABLE)
 
 
+def negotiate_document(accept: str | None, *, pretty: bool = False) -> Accepted:
+    """Chooses the form of a document that is no object: legacy discovery.
+
+    Raises:
+        NotAcceptable: no clause can be served.
+    """
+    for clause in _clauses(accept):
+        for media in MEDIA:
+            if clause.names(media) and not any(_asked(clause.parameters)):
+                return Accepted(media=media, pretty=pretty or clause.parameters.get("pretty") == "1")
+    raise NotAcceptable(NOT_ACCEPTABLE)
+
+
 def discovery_content_type(form: DiscoveryForm) -> str:
     """The Content-Type of a discovery answer in this form."""
     if form == "legacy":
         return "application/json"
     return f"application/json;g=apidiscovery.k8s.io;v={form};as=APIGroupDiscoveryList"
+
+
+def wants_pretty(parameter: str | None, user_agent: str | None) -> bool:
+    """Whether indented JSON is wanted: the ``pretty`` parameter says so, or, where there is none, the client is one
+    that people look at answers with.
+    """
+    if parameter:
+        return parameter in _TRUE
+    return (user_agent or "").startswith(_READ_BY_PEOPLE)
+
+
+def preferred_media(accept: str | None, offered: Iterable[str]) -> str | None:
+    """The first of the media types offered that the header likes best; None if it takes none of them."""
+    choices = tuple(offered)
+    for clause in _clauses(accept):
+        for media in choices:
+            if clause.names(media):
+                return media
+    return None
+
+
+def etag_matches(if_none_match: str | None, etag: str) -> bool:
+    """Whether an If-None-Match header names this ETag, weakly compared; quotes around `etag` are of no matter."""
+    if not if_none_match:
+        return False
+    tags = {tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")}
+    return etag.strip('"') in tags or "*" in tags
 
 
 # -- clauses --------------------------------------------------------------------------------------------

@@ -171,7 +171,7 @@ class ListOptions(msgspec.Struct, frozen=True, kw_only=True):
     def initial_events(self) -> bool:
         """Whether a WATCH begins with an ADDED line for every object there is."""
         if self.send_initial_events is None:
-            return self.resource_version in ("", "0")
+            return not self.resource_version.strip("0")
         return self.send_initial_events
 
 

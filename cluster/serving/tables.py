@@ -63,7 +63,7 @@ PRINTERS: Mapping[str, Printer[Any]] = {
     "clusterroles.rbac.authorization.k8s.io": cluster.CREATION_DATES,
     "limitranges": cluster.CREATION_DATES,
     "rolebindings.rbac.authorization.k8s.io": policies.ROLE_BINDINGS,
-    "clusterrolebindings.rbac.authorization.k8s.io": policies.ROLE_BINDINGS,
+    "clusterrolebindings.rbac.authorization.k8s.io": policies.CLUSTER_ROLE_BINDINGS,
     "configmaps": policies.CONFIG_MAPS,
     "secrets": policies.SECRETS,
     "serviceaccounts": policies.SERVICE_ACCOUNTS,

@@ -16,19 +16,28 @@ from random import Random
 
 from ...shards.model.errors import MethodNotAllowed, NotFound, ShoalError, TooLargeVersion
 from ...shards.model.versions import Version
-from ..serving.negotiation import discovery_content_type, negotiate, negotiate_discovery
+from ..serving.documents import present
+from ..serving.identity import User, request_attributes
+from ..serving.negotiation import (
+    discovery_content_type,
+    negotiate,
+    negotiate_discovery,
+    negotiate_document,
+    wants_pretty,
+)
 from ..serving.options import ListOptions
 from ..serving.paths import DiscoveryPath, OtherPath, ResourcePath, parse_path
 from . import listing
-from .access import ANONYMOUS, SELF_REVIEWS, Access, Attributes
+from .access import Access
 from .control import Control
-from .endpoints import endpoint
+from .endpoints import VERSION, endpoint
 from .faults import Aborted, Faults, Refused, Target
+from .openapi import OpenApi
 from .rendering import Form
-from .requests import JSON, Exchange, Receive, Scope, Send
+from .requests import Exchange, Receive, Scope, Send
 from .selection import Predicate, ShardSelector, parse_shard_selector, predicate
 from .served import Served
-from .settings import SimulatorSettings, User
+from .settings import SimulatorSettings
 from .streams import FaultySink
 from .verbs import Verbs
 from .watching import Watch, Window
@@ -62,7 +71,13 @@ class ApiServerApp:
     def __post_init__(self) -> None:
         self.storage = self.verbs.storage
         self.catalogue = self.verbs.catalogue
-        self._writing = Writing(self.verbs, self.access, self.now)
+        self.openapi = OpenApi(
+            self.catalogue,
+            self.storage,
+            server_version=VERSION["gitVersion"],
+            now=self.now,
+        )
+        self._writing = Writing(self.verbs, self.access, self.now, self.openapi)
         self.control = Control(self.faults, self.storage)
         self._window = Window(
             self.rng,
@@ -115,7 +130,8 @@ class ApiServerApp:
         if exchange.path.startswith(Control.ROOT):
             await self.control.serve(exchange)
             return
-        user = self.access.authenticate(exchange.header("authorization"))
+        user = self.access.authenticate(exchange.first("authorization"), exchange.certificate)
+        user = self.access.act_as(user, exchange.fields)
         match parse_path(exchange.path):
             case ResourcePath() as path:
                 await self._resource(exchange, path, user)
@@ -124,7 +140,9 @@ class ApiServerApp:
                 await self._discovery(exchange, path)
             case OtherPath(path=text):
                 await self._other_access(exchange, user)
-                found = endpoint(text, exchange.query, self.catalogue, self.failing)
+                if exchange.method in ("GET", "HEAD") and await self.openapi.serve(exchange):
+                    return
+                found = endpoint(text, exchange.query, self.failing)
                 if found is None or exchange.method not in ("GET", "HEAD"):
                     await exchange.missing()
                 else:
@@ -132,7 +150,7 @@ class ApiServerApp:
 
     async def _other_access(self, exchange: Exchange, user: User) -> None:
         await self.faults.before_answer(Target(verb="get"))
-        self.access.authorize_path(user, exchange.method.lower(), exchange.path)
+        self.access.authorize(user, request_attributes(exchange.method, exchange.path, ()))
 
     # -- discovery ----------------------------------------------------------------------------------
 
@@ -165,19 +183,21 @@ class ApiServerApp:
         if found is None:
             await exchange.missing()
         else:
-            await exchange.answer(200, JSON, found)
+            # A server that knows no aggregated form answers who asks for it in this one.
+            accept = exchange.header("accept") if form == "legacy" else None
+            accepted = negotiate_document(accept, pretty=_pretty(exchange))
+            await exchange.answer(200, accepted.content_type, present(found, accepted))
 
     # -- resources ----------------------------------------------------------------------------------
 
     async def _resource(self, exchange: Exchange, path: ResourcePath, user: User) -> None:
         served = self.catalogue.find(path.identity)
-        watching = path.watching or exchange.parameter("watch").lower() not in ("", "0", "false")
+        attributes = request_attributes(exchange.method, exchange.path, exchange.query, path)
         verbs = _OBJECT_VERBS if path.name else _COLLECTION_VERBS
         verb = verbs.get(exchange.method, "")
-        if verb == "list" and watching:
+        if verb == "list" and attributes.verb == "watch":
             verb = "watch"
-        if not (path.group in SELF_REVIEWS and path.resource.startswith("self") and user is not ANONYMOUS):
-            self.access.authorize(user, Attributes(verb or exchange.method.lower(), path))
+        self.access.authorize(user, attributes)
         if served is None or (path.namespace is not None and not served.type.namespaced):
             if self.catalogue.is_builtin_group(path.group, path.version):
                 raise NotFound("the server could not find the requested resource", details={})
@@ -232,7 +252,7 @@ class ApiServerApp:
                 exchange.header("accept"),
                 stream=stream,
                 include_object=exchange.parameter("includeObject"),
-                pretty=exchange.parameter("pretty").lower() in ("true", "1"),
+                pretty=_pretty(exchange),
             ),
         )
 
@@ -305,6 +325,10 @@ class ApiServerApp:
             gone.cancel()
             pump.cancel()
             await asyncio.gather(gone, pump, return_exceptions=True)
+
+
+def _pretty(exchange: Exchange) -> bool:
+    return wants_pretty(exchange.parameter("pretty"), exchange.header("user-agent"))
 
 
 def _method_not_allowed() -> MethodNotAllowed:

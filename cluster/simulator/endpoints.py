@@ -1,21 +1,14 @@
-"""What is served besides resources and discovery: version, health, OpenAPI. Pure.
-
-The OpenAPI documents are not a description of the API: they hold just what kubectl looks for before it
-creates or applies (that PATCH of a kind takes ``fieldValidation``), so that it leaves validation to the
-server. ``kubectl explain`` finds nothing in them.
-"""
+"""What is served besides resources, discovery and OpenAPI: version and health. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..serving.documents import encode, indented
-from .served import Catalogue, Served
 
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
-OPENAPI_V2 = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
 
 VERSION: Mapping[str, str] = {
     "major": "1",
@@ -83,26 +76,14 @@ class Answer(NamedTuple):
     body: bytes
 
 
-def endpoint(
-    path: str, query: Collection[tuple[str, str]], catalogue: Catalogue, failing: Collection[str]
-) -> Answer | None:
-    """The answer to GET of `path`, or None if there is nothing there. `failing` are checks that do not
-    pass.
-    """
+def endpoint(path: str, query: Collection[tuple[str, str]], failing: Collection[str]) -> Answer | None:
+    """The answer to GET of `path`, or None if there is nothing there. `failing` are checks that do not pass."""
     parts = [part for part in path.split("/") if part]
     match parts:
         case ["version"]:
             return Answer(200, JSON, indented(encode(VERSION)))
         case [name, *check] if name in _HEALTH:
             return _health(name, "/".join(check), query, failing)
-        case ["openapi", "v2"]:
-            return Answer(200, OPENAPI_V2, _SWAGGER)
-        case ["openapi", "v3"]:
-            return Answer(200, JSON, _openapi_index(catalogue))
-        case ["openapi", "v3", "api", version]:
-            return _openapi_group(catalogue, "", version)
-        case ["openapi", "v3", "apis", group, version]:
-            return _openapi_group(catalogue, group, version)
         case _:
             return None
 
@@ -126,62 +107,3 @@ def _health(
     if verbose:
         return Answer(200, TEXT, "\n".join([*lines, f"{name} check passed", ""]).encode())
     return Answer(200, TEXT, b"ok")
-
-
-# -- OpenAPI ----------------------------------------------------------------------------------------
-
-# Swagger 2.0 as the protobuf client-go asks for: field 1 "2.0", field 2 {1: "Kubernetes", 2: "v1.36.2"}.
-_SWAGGER = b"\n\x032.0\x12\x15\n\nKubernetes\x12\x07v1.36.2"
-
-
-def _groups(catalogue: Catalogue) -> dict[str, list[Served]]:
-    groups: dict[str, list[Served]] = {}
-    for served in catalogue.all():
-        groups.setdefault(served.type.resource.root.lstrip("/"), []).append(served)
-    return groups
-
-
-def _openapi_index(catalogue: Catalogue) -> bytes:
-    # The hash lets a client keep a document; the number of resources is what changes here.
-    paths = {
-        root: {"serverRelativeURL": f"/openapi/v3/{root}?hash={len(served)}"}
-        for root, served in sorted(_groups(catalogue).items())
-    }
-    return encode({"paths": paths})
-
-
-def _openapi_group(catalogue: Catalogue, group: str, version: str) -> Answer | None:
-    root = f"apis/{group}/{version}" if group else f"api/{version}"
-    found = _groups(catalogue).get(root)
-    if found is None:
-        return None
-    paths: dict[str, Any] = {}
-    for served in found:
-        known = served.type
-        if "patch" not in known.verbs:
-            continue
-        path = known.resource.path("{namespace}" if known.namespaced else None, "{name}")
-        paths[path] = {"patch": _patch_operation(served)}
-    document = {
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": VERSION["gitVersion"]},
-        "paths": paths,
-    }
-    return Answer(200, JSON, encode(document))
-
-
-def _patch_operation(served: Served) -> dict[str, Any]:
-    resource = served.type.resource
-    return {
-        "parameters": [
-            {"name": name, "in": "query", "schema": {"type": "string"}}
-            for name in ("dryRun", "fieldManager", "fieldValidation")
-        ],
-        "responses": {"200": {"description": "OK"}},
-        "x-kubernetes-action": "patch",
-        "x-kubernetes-group-version-kind": {
-            "group": resource.group,
-            "kind": served.type.kind,
-            "version": resource.version,
-        },
-    }

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from ...shards.api.scan import at_any_depth
+from ...shards.model.depth import at_any_depth
 from ...shards.model.fields import field_value
 from ...shards.model.refs import key_of
 from ...shards.model.resources import ResourceType

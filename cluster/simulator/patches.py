@@ -17,7 +17,7 @@ import jsonpatch
 import msgspec
 import yaml
 
-from ...shards.api.scan import at_any_depth
+from ...shards.model.depth import at_any_depth
 from ...shards.model.errors import BadRequest, Invalid, UnsupportedMediaType
 from ...shards.model.resources import ResourceType
 from .objects import Document, TooDeep, copied, parse_json
@@ -27,7 +27,7 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 
-_MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
+MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "containers": ("name",),
     "initContainers": ("name",),
     "ephemeralContainers": ("name",),
@@ -50,7 +50,7 @@ _MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
     "matchConditions": ("name",),
 }
 """By field name; of several, the first that the elements have."""
-_MERGED_PRIMITIVES = frozenset({"finalizers", "podCIDRs"})
+MERGED_PRIMITIVES = frozenset({"finalizers", "podCIDRs"})
 
 _ORDER = "$setElementOrder/"
 _REMOVED = "$deleteFromPrimitiveList/"
@@ -188,7 +188,7 @@ def _directed(
 
 def _merge_list(name: str, target: Any, patch: list[Any]) -> list[Any]:
     current: list[Any] = list(target) if isinstance(target, list) else []
-    if name in _MERGED_PRIMITIVES:
+    if name in MERGED_PRIMITIVES:
         return current + [value for value in patch if value not in current]
     key = _merge_key(name, [*patch, *current])
     if key is None:
@@ -220,7 +220,7 @@ def _ordered(name: str, merged: list[Any], order: list[Any]) -> list[Any]:
 
 def _merge_key(name: str, elements: list[Any]) -> str | None:
     """The key that all elements have; None if the list is to be replaced."""
-    for key in _MERGE_KEYS.get(name, ()):
+    for key in MERGE_KEYS.get(name, ()):
         if all(
             isinstance(part, dict) and (key in part or part.get(_DIRECTIVE) == "replace") for part in elements
         ):

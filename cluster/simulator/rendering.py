@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from ...shards.api.scan import at_any_depth
+from ...shards.model.depth import at_any_depth
 from ...shards.model.versions import Version
 from ..serving import tables
 from ..serving.documents import (

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
 from ...shards.model.errors import ShoalError
+from ..serving.certificates import PeerCertificate
 from ..serving.documents import status_body
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -20,6 +21,8 @@ Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 ABORT = "shoal.abort"
 """Name of the scope extension ``{"abort": callable}`` that breaks the connection at once."""
+CERTIFICATE = "shoal.certificate"
+"""Name of the scope extension that is the client's `PeerCertificate`, or None."""
 BODY_BYTES_MAX = 64 << 20
 """kube-apiserver takes 3 MiB; here objects that etcd would refuse are wanted for tests."""
 
@@ -44,16 +47,32 @@ class Exchange:
         self.path: str = scope["path"]
         query = scope.get("query_string", b"").decode("latin-1")
         self.query: tuple[tuple[str, str], ...] = tuple(parse_qsl(query, keep_blank_values=True))
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        self.fields = tuple(
+            (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]
+        )
+        """Every header as it came, names in lower case."""
+        self.headers = dict(self.fields)
         self._scope = scope
         self._receive = receive
         self._send = send
         self.started = False
         """The head of the answer has been sent."""
+        self.warnings: tuple[tuple[bytes, bytes], ...] = ()
+        """Warning headers, for the answer that ends well."""
 
     def header(self, name: str) -> str | None:
         """A header by its lower-case name."""
         return self.headers.get(name)
+
+    def first(self, name: str) -> str | None:
+        """The first of several headers of one name."""
+        return next((value for key, value in self.fields if key == name), None)
+
+    @property
+    def certificate(self) -> PeerCertificate | None:
+        """Of the client, where the server that runs the app says so."""
+        found: PeerCertificate | None = (self._scope.get("extensions") or {}).get(CERTIFICATE)
+        return found
 
     def parameter(self, name: str) -> str:
         """The first value of a query parameter, or the empty text."""

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from ...shards.api.scan import at_any_depth
+from ...shards.model.depth import at_any_depth
 from ...shards.model.resources import Resource, ResourceType
 from ..serving.discovery import DiscoveryDocuments
 from ..serving.documents import encode_object

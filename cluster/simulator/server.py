@@ -23,11 +23,13 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ...shards.model.errors import SettingsError
 from ...shards.model.resources import Resource
 from ..listening import HttpServer, bind
+from ..serving.certificates import peer_certificate
 from .access import Access
 from .app import ApiServerApp
 from .builtin import builtin_types
 from .faults import Faults
-from .requests import ABORT
+from .rbac import RoleBasedAccess, bootstrap_objects
+from .requests import ABORT, CERTIFICATE
 from .served import Catalogue
 from .settings import SimulatorSettings
 from .storage import Storage
@@ -46,6 +48,8 @@ class Tls:
     key: Path
     client_ca: Path | None = None
     """With it, only clients with a certificate from this authority are let in."""
+    optional: bool = False
+    """Clients without a certificate are let in too, and say otherwise who they are."""
 
 
 def build_app(
@@ -73,9 +77,13 @@ def build_app(
     namespaces = verbs.served(Resource("", "v1", "namespaces"))
     for name in SYSTEM_NAMESPACES:
         verbs.create(namespaces, None, {"metadata": {"name": name}}, Writer("kube-apiserver"))
+    if settings.rbac:
+        for resource, document in bootstrap_objects():
+            verbs.create(verbs.served(resource), None, document, Writer("kube-apiserver"))
+    access = Access(settings.users, rbac=RoleBasedAccess(storage) if settings.rbac else None, now=clock)
     # A generator of their own for faults: arming one must not change the uids that follow.
     faults = Faults(storage, Random(rng.getrandbits(64)))
-    return ApiServerApp(verbs, faults, Access(settings.users), settings, clock, Random(rng.getrandbits(64)))
+    return ApiServerApp(verbs, faults, access, settings, clock, Random(rng.getrandbits(64)))
 
 
 def _utc_now() -> datetime:
@@ -167,17 +175,24 @@ class ApiServer:
             "ssl_certfile": str(tls.certificate),
             "ssl_keyfile": str(tls.key),
             "ssl_ca_certs": str(tls.client_ca) if tls.client_ca else None,
-            "ssl_cert_reqs": ssl.CERT_REQUIRED if tls.client_ca else ssl.CERT_NONE,
+            "ssl_cert_reqs": _verification(tls),
         }
 
 
+def _verification(tls: Tls) -> ssl.VerifyMode:
+    if tls.client_ca is None:
+        return ssl.CERT_NONE
+    return ssl.CERT_OPTIONAL if tls.optional else ssl.CERT_REQUIRED
+
+
 class _Protocol(HttpToolsProtocol):
-    """Lets the app break its connection (`requests.ABORT`)."""
+    """Lets the app break its connection (`requests.ABORT`) and know its client's certificate."""
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        extensions = self.scope.setdefault("extensions", {}) or {}
+        extensions: dict[str, Any] = dict(self.scope.get("extensions") or {})
         extensions[ABORT] = {"abort": self._break}
+        extensions[CERTIFICATE] = peer_certificate(self.transport.get_extra_info("ssl_object"))
         self.scope["extensions"] = extensions
 
     def _break(self) -> None:

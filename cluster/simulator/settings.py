@@ -10,6 +10,10 @@ from msgspec import Meta
 Count = Annotated[int, Meta(ge=1)]
 
 
+API_AUDIENCE = "https://kubernetes.default.svc"
+"""What a token for the API server itself is for."""
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a user may do; ``*`` stands for everything."""
 
@@ -26,9 +30,14 @@ class User(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     name: str
     token: str
+    """Empty: known by a client certificate, or by impersonation, alone."""
     groups: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = (Rule(),)
-    """Without any, every request is forbidden."""
+    """Without any, every request is forbidden. Not looked at under RBAC."""
+    uid: str = ""
+    extra: dict[str, tuple[str, ...]] = {}
+    audiences: tuple[str, ...] = (API_AUDIENCE,)
+    """Whom the token is for."""
 
 
 class SimulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,4 +64,6 @@ class SimulatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     bookmark_period_s: Annotated[float, Meta(gt=0)] = 60.0
     """Seconds between bookmarks."""
     users: tuple[User, ...] = ()
-    """Without any, everybody may do everything and tokens are not looked at."""
+    """Without any, and without RBAC, everybody may do everything and tokens are not looked at."""
+    rbac: bool = False
+    """Roles and bindings that are stored decide, beginning with those every cluster has; `User.rules` do not."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import yaml
 
-from ...shards.api.scan import at_any_depth
+from ...shards.model.depth import at_any_depth
 from ...shards.model.errors import (
     AlreadyExists,
     BadRequest,

@@ -12,23 +12,26 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+import yaml
 
 from ...shards.model.errors import BadRequest, Invalid
 from ..serving.documents import encode
-from ..serving.negotiation import negotiate
+from ..serving.identity import User
+from ..serving.negotiation import negotiate, wants_pretty
 from ..serving.options import ListOptions
 from ..serving.paths import ResourcePath
-from . import validation
-from .access import Access, Attributes, allows
-from .objects import Document, parse_object
+from . import reviews, validation
+from .access import Access
+from .objects import Document, TooDeep, parse_object
+from .openapi import OpenApi
+from .openapi_strict import duplicate_fields, unknown_fields
 from .ownership import manager_name
-from .patches import MERGE_PATCH, Patch, apply_patch
+from .patches import MERGE_PATCH, STRATEGIC_PATCH, Patch, apply_patch
 from .protobuf import MEDIA_TYPE, decode_protobuf
 from .rendering import Form
 from .requests import JSON, Exchange
 from .selection import predicate
 from .served import Served
-from .settings import User
 from .storage import Stored
 from .verbs import Deletion, Verbs, Writer
 
@@ -53,17 +56,19 @@ _RETURNS_OBJECT = frozenset(
     }
 )
 """Resources whose DELETE answers the object (``ReturnDeletedObject``); the others answer a Status."""
-_CAN_I = "selfsubjectaccessreviews.authorization.k8s.io"
-_WHO_AM_I = "selfsubjectreviews.authentication.k8s.io"
+_FIELD_VALIDATION = ("", "Ignore", "Warn", "Strict")
+_TEXTS = (JSON, "application/yaml", MERGE_PATCH, STRATEGIC_PATCH)
+"""Bodies that hold fields of the object; a JSON patch names paths instead."""
 
 
 class Writing:
     """Serves everything but LIST and WATCH."""
 
-    def __init__(self, verbs: Verbs, access: Access, now: Callable[[], datetime]) -> None:
+    def __init__(self, verbs: Verbs, access: Access, now: Callable[[], datetime], openapi: OpenApi) -> None:
         self._verbs = verbs
         self._access = access
         self._now = now
+        self._openapi = openapi
 
     async def serve(
         self, exchange: Exchange, path: ResourcePath, served: Served, verb: str, user: User
@@ -82,19 +87,27 @@ class Writing:
     async def _answer_to(  # noqa: PLR0917 - the parts of one request
         self, body: bytes, exchange: Exchange, path: ResourcePath, served: Served, verb: str, user: User
     ) -> None:
-        qualified = served.type.resource.qualified_name
-        if verb == "create" and qualified in (_CAN_I, _WHO_AM_I):
-            await self._review(exchange, served, body, user)
+        if verb == "create" and path.group in reviews.GROUPS:
+            document = validation.decode_body(body, exchange.header("content-type") or "", served.type)
+            head = {"kind": served.type.kind, "apiVersion": served.type.resource.api_version, "metadata": {}}
+            answered = reviews.review(path, served.type.kind, {**head, **document}, user, self._access)
+            await exchange.answer(201, JSON, encode(answered))
             return
         form = Form(
             served,
-            negotiate(exchange.header("accept"), include_object=exchange.parameter("includeObject")),
+            negotiate(
+                exchange.header("accept"),
+                include_object=exchange.parameter("includeObject"),
+                pretty=wants_pretty(exchange.parameter("pretty"), exchange.header("user-agent")),
+            ),
         )
         writer = Writer(
             manager_name(exchange.header("user-agent") or "", exchange.parameter("fieldManager")),
             _dry_run(exchange.parameter("dryRun")),
         )
         name = path.name or ""
+        if verb in ("create", "update", "patch"):
+            await self._validate_fields(exchange, served, body, path.subresource)
         match verb:
             case "get" if path.subresource == "scale":
                 await _answer_scale(exchange, self._verbs.get(served, path.namespace, name))
@@ -133,7 +146,43 @@ class Writing:
                 await self._delete_collection(exchange, path, form, writer)
 
     async def _answer(self, exchange: Exchange, form: Form, stored: Stored, *, status: int = 200) -> None:
-        await exchange.answer(status, form.accepted.content_type, form.object(stored, now=self._now()))
+        body = form.object(stored, now=self._now())
+        await exchange.answer(status, form.accepted.content_type, body, *exchange.warnings)
+
+    async def _validate_fields(
+        self, exchange: Exchange, served: Served, body: bytes, subresource: str | None
+    ) -> None:
+        """Looks for unknown and duplicate fields if the request says so; unlike the API server not if it says
+        nothing, because that takes the schemas of the kind.
+
+        Raises:
+            BadRequest: there are some, and validation is strict.
+            Invalid: what the request says is no way to validate.
+        """
+        wanted = exchange.parameter("fieldValidation")
+        if wanted not in _FIELD_VALIDATION:
+            raise Invalid(
+                f'CreateOptions.meta.k8s.io "" is invalid: fieldValidation: Unsupported value: "{wanted}": '
+                'supported values: "Ignore", "Strict", "Warn"'
+            )
+        media = (exchange.header("content-type") or JSON).partition(";")[0].strip()
+        if wanted not in ("Strict", "Warn") or subresource == "scale" or media not in _TEXTS:
+            return
+        try:
+            document = validation.parse_yaml(body) if "yaml" in media else parse_object(body)
+        except (msgspec.MsgspecError, yaml.YAMLError, TooDeep):
+            return  # what it is not is said where it is decoded
+        component, components = await self._openapi.schema(served.type)
+        if component is None:
+            return
+        problems = unknown_fields(document, component, components) + duplicate_fields(body)
+        if problems and wanted == "Strict":
+            kind, version = served.type.kind, served.type.resource.version
+            raise BadRequest(
+                f'{kind} in version "{version}" cannot be handled as a {kind}: strict decoding error: '
+                + ", ".join(problems)
+            )
+        exchange.warnings += tuple(_warning(problem) for problem in problems)
 
     async def _answer_deletion(self, exchange: Exchange, form: Form, deletion: Deletion) -> None:
         resource = form.served.type.resource
@@ -197,37 +246,9 @@ class Writing:
         patch = Patch(msgspec.json.encode(change), MERGE_PATCH)
         return self._verbs.patch(served, path.namespace, stored.name, patch, writer)
 
-    # -- reviews ------------------------------------------------------------------------------------
-
-    async def _review(self, exchange: Exchange, served: Served, body: bytes, user: User) -> None:
-        """Answers who the user is or what they may do; nothing is stored."""
-        document = validation.decode_body(body, exchange.header("content-type") or "", served.type)
-        document.setdefault("metadata", {})
-        if served.type.resource.qualified_name == _WHO_AM_I:
-            document["status"] = {"userInfo": {"username": user.name, "groups": list(user.groups)}}
-        else:
-            spec = document.get("spec") or {}
-            document["status"] = {"allowed": _may(user, spec.get("resourceAttributes"))}
-        head = {"kind": served.type.kind, "apiVersion": served.type.resource.api_version}
-        await exchange.answer(201, JSON, encode({**head, **document}))
-
 
 async def _answer_scale(exchange: Exchange, stored: Stored) -> None:
     await exchange.answer(200, JSON, encode(_scale_of(stored)))
-
-
-def _may(user: User, attributes: Any) -> bool:
-    if not isinstance(attributes, dict):
-        return any("*" in rule.resources for rule in user.rules)
-    path = ResourcePath(
-        attributes.get("group", ""),
-        attributes.get("version", "") or "*",
-        attributes.get("resource", ""),
-        attributes.get("namespace") or None,
-        attributes.get("name") or None,
-        attributes.get("subresource") or None,
-    )
-    return allows(user.rules, Attributes(attributes.get("verb", ""), path))
 
 
 def _scale_of(stored: Stored) -> Document:
@@ -245,6 +266,12 @@ def _scale_of(stored: Stored) -> Document:
             "selector": ",".join(f"{key}={value}" for key, value in sorted(selector.items())),
         },
     }
+
+
+def _warning(problem: str) -> tuple[bytes, bytes]:
+    """A Warning header as kube-apiserver writes it (RFC 7234, 5.5)."""
+    quoted = problem.replace("\\", "\\\\").replace('"', '\\"')
+    return b"warning", f'299 - "{quoted}"'.encode()
 
 
 def _dry_run(text: str) -> bool:

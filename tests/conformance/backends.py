@@ -1,10 +1,8 @@
-"""What the conformance suite runs against: the embedded API server, a real cluster, or a server that
-copies one.
+"""What the conformance suite runs against: the embedded API server, Shoal's gateway, a real cluster.
 
-A backend has a side that is written to and a side that is read from. They are the same server, except for
-one that serves a copy (a gateway): such a backend reads at versions it has been told of, so the tests say
-how new an answer must be. To add one, give `BACKENDS` a name and a context manager that yields a
-`Backend`.
+Each is one server to its clients: it is written to and read from at the same address. The gateway passes what is
+written to it on to the API server it follows, and reads from shards what they have heard of it. To add a backend, give
+`BACKENDS` a name and a context manager that yields a `Backend`.
 """
 
 from __future__ import annotations
@@ -21,15 +19,15 @@ from typing import Any
 
 import pytest
 
-from shoal.cluster.gateway.app import Gateway
+from shoal.cluster.gateway.assembly import Upstream, assemble
 from shoal.cluster.gateway.server import serve
-from shoal.cluster.query.router import QueryRouter
 from shoal.cluster.query.routing import Routing
+from shoal.cluster.settings import GatewaySettings
 from shoal.cluster.simulator.server import ApiServer
 from shoal.cluster.simulator.settings import SimulatorSettings
 from shoal.coordinator.coordinator import Coordinator
 from shoal.coordinator.handle import LocalCoordinatorHandle
-from shoal.coordinator.settings import CoordinatorSettings, FollowSettings
+from shoal.coordinator.settings import CoordinatorSettings, DiscoverySettings, FollowSettings
 from shoal.shards.api.client import ApiConnection, HttpConnection, PlainCredentials
 from shoal.shards.api.kubeconfig import load_kubeconfig
 from shoal.shards.api.requests import ApiRequest
@@ -40,7 +38,7 @@ from shoal.shards.shard import Shard
 from shoal.shards.watch.permits import NoPermits
 
 KUBECONFIG = "SHOAL_TEST_KUBECONFIG"
-FOLLOWED = ("namespaces", "configmaps", "pods", "deployments.apps")
+FOLLOWED = ("namespaces", "configmaps", "pods", "secrets", "deployments.apps", "*.*.example.com")
 """What the gateway's installation follows: what the suite asks about, so that each test starts quickly."""
 PATIENCE_S = 20.0
 """Longest wait for anything a server does on its own."""
@@ -115,14 +113,12 @@ class Client:
 
 @dataclass
 class Backend:
-    """A server, or a pair of a server and its copy."""
+    """A server, and a namespace in it."""
 
     writer: Client
+    """Who writes."""
     reader: Client
-    copy: bool = False
-    """`reader` serves a copy of what `writer` holds: it may lag, and only reads."""
-    watches: bool = True
-    """`reader` serves watches."""
+    """Who reads: the same server."""
     space: str = field(default_factory=lambda: f"shoal-conformance-{secrets.token_hex(4)}")
     """A namespace of its own."""
 
@@ -189,7 +185,7 @@ async def _gateway() -> AsyncIterator[Backend]:
     """Shoal's gateway over two shards in this process, following the embedded API server over HTTP."""
     async with ApiServer(settings=SimulatorSettings(seed=1)) as source, AsyncExitStack() as stack:
 
-        async def connection(url: str) -> HttpConnection:
+        def connection(url: str) -> HttpConnection:
             opened = HttpConnection(PlainCredentials(url))
             stack.push_async_callback(opened.aclose)
             return opened
@@ -205,9 +201,12 @@ async def _gateway() -> AsyncIterator[Backend]:
             )
         )
         coordinator = Coordinator(
-            connection=await connection(source.url),
+            connection=connection(source.url),
             provider=provider,
-            settings=CoordinatorSettings(follow=FollowSettings(include=FOLLOWED)),
+            settings=CoordinatorSettings(
+                follow=FollowSettings(include=FOLLOWED, secrets="include"),
+                discovery=DiscoverySettings(poll_s=0.2),
+            ),
             shard_count=2,
         )
         await coordinator.start()
@@ -216,18 +215,21 @@ async def _gateway() -> AsyncIterator[Backend]:
         routing = Routing(handle)
         following = asyncio.create_task(routing.run(), name="routing")
         stack.callback(following.cancel)
-        gateway = Gateway(
-            QueryRouter(routing, provider.handles.__getitem__), provider.handles.__getitem__, handle
-        )
-        server = await serve(gateway, "127.0.0.1", 0)
-        stack.push_async_callback(server.stop)
+        # The embedded server asks nobody who they are, so there is nothing to keep apart.
+        upstream = Upstream(connection(source.url), connection(source.url))
+        settings = GatewaySettings(writes="forward")
+        gateway = assemble(routing, provider.handles.__getitem__, handle, upstream, settings)
+        server = await serve(gateway, "127.0.0.1", 0, settings)
         for shard_id in ("shard-0", "shard-1"):
             stack.push_async_callback(provider.retire, ShardId(shard_id))
-        reader = Client(await connection(server.url))
+        stack.push_async_callback(gateway.aclose)
+        stack.push_async_callback(server.stop)
+        stack.push_async_callback(gateway.stop_watches)
+        client = Client(connection(server.url))
         async with asyncio.timeout(PATIENCE_S):
-            while (await reader.ask("GET", "/readyz")).status != 200:
+            while (await client.ask("GET", "/readyz")).status != 200:
                 await asyncio.sleep(0.05)
-        yield Backend(Client(await connection(source.url)), reader, copy=True, watches=False)
+        yield Backend(client, client)
 
 
 BACKENDS: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {

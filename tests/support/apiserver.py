@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -47,7 +47,14 @@ def virtual_now() -> datetime:
 
 def virtual_apiserver(settings: SimulatorSettings | None = None) -> ApiServerApp:
     """A server whose clock is the loop's; seeded, so that a run repeats."""
-    return build_app(settings or SimulatorSettings(seed=1), now=virtual_now)
+    app = build_app(settings or SimulatorSettings(seed=1), now=virtual_now)
+    app.openapi.off_loop = _here
+    return app
+
+
+async def _here(make: Callable[[], T], /) -> T:
+    """There are no threads in virtual time."""
+    return make()
 
 
 class InProcessResponse:

@@ -61,10 +61,39 @@ class AsgiConnection:
             if not task.cancelled() and (error := task.exception()) is not None:
                 raise error
 
+    @asynccontextmanager
+    async def pinned(self) -> AsyncIterator[PinnedAsgiConnection]:
+        """As `ApiConnection.pinned`."""
+        yield PinnedAsgiConnection(self)
+
+    @property
+    def incarnation(self) -> object:
+        """Changes when the server is another one than before: its connections have broken then."""
+        return getattr(getattr(self._app, "storage", None), "incarnation", None)
+
     async def aclose(self) -> None:
         """As `ApiConnection.aclose`."""
         for exchange in tuple(self._open):
             exchange.abort()
+
+
+class PinnedAsgiConnection:
+    """Requests over what would be one TCP connection: it does not outlive the server it leads to."""
+
+    def __init__(self, connection: AsgiConnection) -> None:
+        self._connection = connection
+        self._incarnation: object = None
+        self._used = False
+
+    @asynccontextmanager
+    async def open(self, request: ApiRequest) -> AsyncIterator[_Exchange]:
+        """As `ApiConnection.open`."""
+        incarnation = self._connection.incarnation
+        if self._used and incarnation != self._incarnation:
+            raise ConnectionFailed(f"{request.path}: the connection was not kept")
+        self._used, self._incarnation = True, incarnation
+        async with self._connection.open(request) as exchange:
+            yield exchange
 
 
 class _Exchange:

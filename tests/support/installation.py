@@ -65,8 +65,11 @@ class Running:
 
 
 def process_of(actor: str) -> psutil.Process:
-    """The process of the actor of that class; Ray names processes after what they run."""
-    for process in psutil.process_iter():
+    """The process of the actor of that class; Ray names processes after what they run.
+
+    Looked for below this process alone, which started Ray: another Ray on the machine has actors of that name as well.
+    """
+    for process in psutil.Process().children(recursive=True):
         try:
             if process.cmdline()[:1] and process.cmdline()[0].startswith(f"ray::{actor}"):
                 return process

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,16 +23,19 @@ from shoal.shards.handle import Assignment
 from shoal.shards.model.errors import Expired, NotReady, NotServed, ShoalError, TooLargeVersion
 from shoal.shards.model.partitions import EVERYTHING, Cover, Epoch, Partition, PartitionId, ShardId
 from shoal.shards.model.queries import (
+    CountQuery,
     GetAnswer,
     GetQuery,
     PageAnswer,
     PageQuery,
+    PartitionCount,
     PartitionStatistics,
     ShardStatistics,
 )
 from shoal.shards.model.refs import Key, key_of, ref_of
 from shoal.shards.model.resources import Resource, ResourceType
 from shoal.shards.model.selectors import FieldSelector, LabelSelector
+from shoal.shards.model.shard_selectors import parse_shard_selector
 from shoal.shards.model.versions import Version
 
 FIRST_EPOCH = Epoch(1)
@@ -159,7 +163,7 @@ class FakeShard:
     silent: bool = False
     raises: list[ShoalError] = field(default_factory=list)
     """Raised by the next calls, one each."""
-    calls: list[GetQuery | PageQuery] = field(default_factory=list)
+    calls: list[GetQuery | PageQuery | CountQuery] = field(default_factory=list)
     open_streams: int = 0
     streams_closed: asyncio.Event = field(default_factory=asyncio.Event)
     age_s: float | None = 0.25
@@ -186,6 +190,16 @@ class FakeShard:
         partition = await self._ready(query)
         version, state = partition.at(query.at)
         return self._cut(query, version, _matching(query, state))
+
+    async def count(self, query: CountQuery) -> PartitionCount:
+        partition = await self._ready(query)
+        found = _matching(query, partition.at(None)[1])
+        groups: Counter[str] = Counter()
+        if query.group_by:
+            groups.update(_group(json.loads(body), query.group_by) for _, body in found)
+        return PartitionCount(
+            version=partition.frontier, count=len(found), groups=dict(groups), age_s=self.age_s
+        )
 
     async def stream(self, query: PageQuery) -> AsyncIterator[PageAnswer]:
         partition = await self._ready(query)
@@ -251,7 +265,7 @@ class FakeShard:
             await asyncio.Event().wait()
         await asyncio.sleep(self.delay_s)
 
-    async def _ready(self, query: GetQuery | PageQuery) -> FakePartition:
+    async def _ready(self, query: GetQuery | PageQuery | CountQuery) -> FakePartition:
         self.calls.append(query)
         await self._pause()
         self._fail()
@@ -287,18 +301,29 @@ class FakeShard:
         )
 
 
-def _matching(query: PageQuery, state: Mapping[Key, bytes]) -> list[tuple[Key, bytes]]:
+def _matching(query: PageQuery | CountQuery, state: Mapping[Key, bytes]) -> list[tuple[Key, bytes]]:
     labels, fields = LabelSelector.parse(query.labels), FieldSelector.parse(query.fields)
+    shards = parse_shard_selector(query.shards)
+    after = query.after if isinstance(query, PageQuery) else ""
     found = []
     for key, body in sorted(state.items()):
         document = json.loads(body)
-        if key <= query.after or (query.namespace is not None and ref_of(key).namespace != query.namespace):
+        if key <= after or (query.namespace is not None and ref_of(key).namespace != query.namespace):
+            continue
+        if shards is not None and not shards.matches(ref_of(key).namespace, document["metadata"]["uid"]):
             continue
         if not labels.matches(document["metadata"].get("labels", {})):
             continue
         if fields.matches(lambda path, document=document: _field(document, path)):
             found.append((key, body))
     return found
+
+
+def _group(document: Any, path: str) -> str:
+    if path.startswith("metadata.labels["):
+        label = path.removeprefix("metadata.labels[").removesuffix("]")
+        return str(document["metadata"].get("labels", {}).get(label, ""))
+    return _field(document, path)
 
 
 def _field(document: Any, path: str) -> str:

@@ -16,7 +16,19 @@ from typing import NoReturn
 from shoal.shards.handle import Assignment
 from shoal.shards.model.errors import NotReady
 from shoal.shards.model.partitions import Epoch, PartitionId, ShardId
-from shoal.shards.model.queries import GetQuery, PageAnswer, PageQuery, PartitionStatistics, ShardStatistics
+from shoal.shards.model.queries import (
+    ChangesPage,
+    ChangesQuery,
+    CountQuery,
+    FeedBatch,
+    FeedQuery,
+    GetQuery,
+    OvertakeQuery,
+    PageAnswer,
+    PageQuery,
+    PartitionStatistics,
+    ShardStatistics,
+)
 
 NOTHING = Epoch(0)
 
@@ -144,6 +156,18 @@ class MemoryHandle:
         raise NotImplementedError("these shards hold no objects")
 
     def stream(self, query: PageQuery) -> AsyncIterator[PageAnswer]:
+        raise NotImplementedError("these shards hold no objects")
+
+    async def count(self, query: CountQuery) -> NoReturn:
+        raise NotImplementedError("these shards hold no objects")
+
+    def changes(self, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
+        raise NotImplementedError("these shards hold no objects")
+
+    def feed(self, query: FeedQuery) -> AsyncIterator[FeedBatch]:
+        raise NotImplementedError("these shards hold no objects")
+
+    async def overtake(self, query: OvertakeQuery) -> NoReturn:
         raise NotImplementedError("these shards hold no objects")
 
 

@@ -235,10 +235,15 @@ def _hosts(rules: list[_Rule]) -> str:
 INGRESSES = Printer(
     (
         NAME,
-        Column("Class", description="The ingress class that serves this ingress."),
-        Column("Hosts", description="Hosts that incoming requests are matched against."),
-        Column("Address", description="Addresses of the load balancer."),
-        Column("Ports", description="Ports that are open."),
+        Column(
+            "Class",
+            description="The name of the IngressClass resource that should be used for additional configuration",
+        ),
+        Column(
+            "Hosts", description="Hosts that incoming requests are matched against before the ingress rule"
+        ),
+        Column("Address", description="Address is a list containing ingress points for the load-balancer"),
+        Column("Ports", description="Ports of TLS configurations that open"),
         AGE,
     ),
     IngressView,
@@ -275,8 +280,8 @@ def _ingress_class(view: IngressClassView, meta: Meta, now: datetime) -> list[Ce
 INGRESS_CLASSES = Printer(
     (
         NAME,
-        Column("Controller", description="Controller that serves ingresses of this class."),
-        Column("Parameters", description="Where the controller finds more configuration."),
+        Column("Controller", description="Controller that is responsible for handling this class"),
+        Column("Parameters", description="A reference to a resource with additional parameters"),
         AGE,
     ),
     IngressClassView,

@@ -133,7 +133,7 @@ def _tally(pod: PodView, sidecars: set[str]) -> _Tally:
         return initial
     # Initialised: what init containers did before no longer counts, except for sidecars, which keep running.
     reason, ready = initial.reason, initial.ready
-    restarts, last, running = sidecar_restarts, sidecar_last, False
+    restarts, last, running, failure = sidecar_restarts, sidecar_last, False, ""
     for container in reversed(status.container_statuses or ()):
         restarts += container.restart_count
         last = max(last, _ended(container))
@@ -142,11 +142,16 @@ def _tally(pod: PodView, sidecars: set[str]) -> _Tally:
             reason = state.waiting.reason
         elif state.terminated is not None:
             reason = _termination(state.terminated)
+            failure = reason if state.terminated.exit_code else failure
         elif container.ready and state.running is not None:
             running = True
             ready += 1
-    if reason == "Completed" and running:
-        reason = "Running" if _is_true(conditions, "Ready") else "NotReady"
+    if reason == "Completed":
+        # The first container has, which says nothing of the others.
+        if running and _is_true(conditions, "Ready"):
+            reason = "Running"
+        else:
+            reason = failure or ("NotReady" if running else reason)
     return _Tally(reason, ready, restarts, last)
 
 

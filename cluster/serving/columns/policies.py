@@ -129,18 +129,18 @@ def _role_binding(view: RoleBindingView, meta: Meta, now: datetime) -> list[Cell
     ]
 
 
-ROLE_BINDINGS = Printer(
-    (
+def _bound_columns(kind: str) -> tuple[Column, ...]:
+    subjects = ("Users", "Groups", "ServiceAccounts")
+    return (
         NAME,
         Column("Role", description="The role that is granted."),
         AGE,
-        Column("Users", description="Users in the roleBinding", priority=1),
-        Column("Groups", description="Groups in the roleBinding", priority=1),
-        Column("ServiceAccounts", description="ServiceAccounts in the roleBinding", priority=1),
-    ),
-    RoleBindingView,
-    _role_binding,
-)
+        *(Column(name, description=f"{name} in the {kind}", priority=1) for name in subjects),
+    )
+
+
+ROLE_BINDINGS = Printer(_bound_columns("roleBinding"), RoleBindingView, _role_binding)
+CLUSTER_ROLE_BINDINGS = Printer(_bound_columns("clusterRoleBinding"), RoleBindingView, _role_binding)
 
 
 # -- budgets --------------------------------------------------------------------------------------------

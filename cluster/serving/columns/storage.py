@@ -25,8 +25,19 @@ def _modes_text(modes: Sequence[str] | None) -> str:
     return ",".join(short for mode, short in _MODES if mode in (modes or ()))
 
 
+def _class(named: str | None, meta: Meta) -> str:
+    """The storage class of a volume or claim: the annotation of old has precedence."""
+    beta = (meta.annotations or {}).get("volume.beta.kubernetes.io/storage-class")
+    return beta if beta is not None else named or ""
+
+
 class _Capacity(msgspec.Struct, frozen=True):
     storage: str = ""
+
+
+def _size(capacity: _Capacity | None) -> str:
+    """A size that is not said is a quantity of nothing."""
+    return (capacity.storage if capacity is not None else "") or "0"
 
 
 # -- volumes --------------------------------------------------------------------------------------------
@@ -63,12 +74,12 @@ def _volume(view: VolumeView, meta: Meta, now: datetime) -> list[Cell]:
     spec, claim = view.spec, view.spec.claim_ref
     return [
         meta.name,
-        spec.capacity.storage if spec.capacity is not None else "",
+        _size(spec.capacity),
         _modes_text(spec.access_modes),
         spec.persistent_volume_reclaim_policy,
         "Terminating" if meta.deletion_timestamp is not None else view.status.phase,
         f"{claim.namespace}/{claim.name}" if claim is not None else "",
-        spec.storage_class_name,
+        _class(spec.storage_class_name, meta),
         spec.volume_attributes_class_name or UNSET,
         view.status.reason,
         created(meta, now),
@@ -86,8 +97,8 @@ VOLUMES = Printer(
             "Status", description="Whether the volume is available, bound to a claim, or released by one."
         ),
         Column("Claim", description="The claim the volume is bound to."),
-        Column("StorageClass", description="Class the volume belongs to."),
-        Column("VolumeAttributesClass", description="Class of attributes the volume belongs to."),
+        Column("StorageClass", description="StorageClass of the pv"),
+        Column("VolumeAttributesClass", description="VolumeAttributesClass of the pv"),
         Column("Reason", description="Why the volume is in a failed state."),
         AGE,
         Column("VolumeMode", description="File system or raw block device.", priority=1),
@@ -127,18 +138,13 @@ def _claim(view: ClaimView, meta: Meta, now: datetime) -> list[Cell]:
         meta.name,
         "Terminating" if meta.deletion_timestamp is not None else status.phase,
         spec.volume_name,
-        status.capacity.storage if bound and status.capacity is not None else "",
+        _size(status.capacity) if bound else "",
         _modes_text(status.access_modes) if bound else "",
-        _claim_class(spec, meta),
+        _class(spec.storage_class_name, meta),
         spec.volume_attributes_class_name or UNSET,
         created(meta, now),
         spec.volume_mode or UNSET,
     ]
-
-
-def _claim_class(spec: _ClaimSpec, meta: Meta) -> str:
-    beta = (meta.annotations or {}).get("volume.beta.kubernetes.io/storage-class")
-    return beta if beta is not None else spec.storage_class_name or ""
 
 
 CLAIMS = Printer(
@@ -148,8 +154,8 @@ CLAIMS = Printer(
         Column("Volume", description="The volume the claim is bound to."),
         Column("Capacity", description="Size of the volume."),
         Column("Access Modes", description="Ways the volume can be mounted."),
-        Column("StorageClass", description="Class of volume the claim asks for."),
-        Column("VolumeAttributesClass", description="Class of attributes the claim asks for."),
+        Column("StorageClass", description="StorageClass of the pvc"),
+        Column("VolumeAttributesClass", description="VolumeAttributesClass of the pvc"),
         AGE,
         Column("VolumeMode", description="File system or raw block device.", priority=1),
     ),
@@ -189,7 +195,7 @@ STORAGE_CLASSES = Printer(
         Column("Provisioner", description="Who makes the volumes of this class."),
         Column("ReclaimPolicy", description="What happens to a volume when its claim goes."),
         Column("VolumeBindingMode", description="When a claim is bound to a volume."),
-        Column("AllowVolumeExpansion", "boolean", description="Whether volumes of this class can grow."),
+        Column("AllowVolumeExpansion", description="Whether volumes of this class can grow."),
         AGE,
     ),
     StorageClassView,

@@ -88,8 +88,14 @@ def _deployment(view: ScaledView, meta: Meta, now: datetime) -> list[Cell]:
         status.available_replicas,
         created(meta, now),
         *spec.template.names_and_images(),
-        selector_text(spec.selector),
+        _deployment_selector(spec.selector),
     ]
+
+
+def _deployment_selector(selector: Selector | None) -> str:
+    """As `selector_text`, but kube-apiserver writes a deployment's selector in another way than everybody else's."""
+    text = selector_text(selector)
+    return {NONE: "", "<error>": "<invalid>"}.get(text, text)
 
 
 def _replica_set(view: ScaledView, meta: Meta, now: datetime) -> list[Cell]:

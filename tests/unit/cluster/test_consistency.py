@@ -3,8 +3,19 @@
 import pytest
 from support.local_shards import PODS
 
-from shoal.cluster.query.consistency import Continued, Decision, Exactly, Newest, decide_get, decide_list
-from shoal.cluster.serving.options import ListOptions
+from shoal.cluster.query.consistency import (
+    Continued,
+    Decision,
+    Exactly,
+    FromNow,
+    FromVersion,
+    InitialEvents,
+    Newest,
+    decide_get,
+    decide_list,
+    decide_watch,
+)
+from shoal.cluster.serving.options import BadWatchVersion, ListOptions
 from shoal.shards.model.errors import BadRequest, Invalid
 from shoal.shards.model.versions import Version
 
@@ -78,3 +89,74 @@ def test_the_version_of_a_get_is_a_minimum():
     assert decide_get("7") == Newest(V)
     with pytest.raises(BadRequest, match="invalid syntax"):
         decide_get("abc")
+
+
+FLOOR = Version(50)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "basis"),
+    [
+        ({}, Newest(FLOOR)),
+        ({"limit": 2}, Newest(FLOOR)),
+        ({"resourceVersion": 0}, Newest()),
+        ({"resourceVersion": 7}, Newest(V)),
+        ({"resourceVersion": 7, "limit": 2}, Exactly(V)),
+        ({"resourceVersion": 7, "resourceVersionMatch": "NotOlderThan"}, Newest(V)),
+        ({"continue": "t"}, Continued("t")),
+    ],
+)
+def test_what_was_written_here_concerns_lists_that_name_no_version(parameters, basis):
+    options = ListOptions.parse([(name, str(value)) for name, value in parameters.items()], PODS)
+    assert decide_list(options, FLOOR).basis == basis
+
+
+def test_what_was_written_here_concerns_gets_that_name_no_version():
+    assert decide_get("", FLOOR) == Newest(FLOOR)
+    assert decide_get("0", FLOOR) == Newest()
+    assert decide_get("7", FLOOR) == Newest(V)
+
+
+STREAMING = {"sendInitialEvents": "true", "resourceVersionMatch": "NotOlderThan"}
+SILENT = {"sendInitialEvents": "false", "resourceVersionMatch": "NotOlderThan"}
+MARKED = {**STREAMING, "allowWatchBookmarks": "1"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "basis"),
+    [
+        ({}, InitialEvents(FLOOR)),
+        ({"allowWatchBookmarks": "1"}, InitialEvents(FLOOR)),
+        ({"resourceVersion": 0}, InitialEvents()),
+        ({"resourceVersion": "00"}, InitialEvents()),
+        ({"resourceVersion": 7}, FromVersion(V)),
+        ({"resourceVersion": 7, "limit": 2, "continue": "t"}, FromVersion(V)),
+        (STREAMING, InitialEvents(FLOOR)),
+        (MARKED, InitialEvents(FLOOR, bookmark_end=True)),
+        ({**MARKED, "resourceVersion": 0}, InitialEvents(bookmark_end=True)),
+        ({**MARKED, "resourceVersion": 7}, InitialEvents(V, bookmark_end=True)),
+        (SILENT, FromNow(FLOOR)),
+        ({**SILENT, "resourceVersion": 0}, FromNow()),
+        ({**SILENT, "resourceVersion": 7}, FromVersion(V)),
+    ],
+)
+def test_each_watch_has_one_beginning(parameters, basis):
+    pairs = [("watch", "1"), *((name, str(value)) for name, value in parameters.items())]
+    assert decide_watch(ListOptions.parse(pairs, PODS), FLOOR) == basis
+
+
+def test_the_initial_events_are_a_list_without_limit():
+    assert InitialEvents(V, bookmark_end=True).decision == Decision(Newest(V))
+
+
+def test_a_bad_version_is_found_out_late_on_a_watch():
+    with pytest.raises(BadWatchVersion) as caught:
+        decide_watch(ListOptions.parse([("watch", "1"), ("resourceVersion", "abc")], PODS))
+    assert caught.value.status() == {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "metadata": {},
+        "status": "Failure",
+        "message": 'resourceVersion: Invalid value: "abc": strconv.ParseUint: parsing "abc": invalid syntax',
+        "code": 500,
+    }

@@ -16,6 +16,7 @@ from shoal.shards.model.errors import BadRequest
 
 WIRE = Path(__file__).parents[2] / "wire"
 FINGERPRINT = b"12345678"
+LOW = "shardRange(object.metadata.uid, '0x0000000000000000', '0x8000000000000000')"
 POSITION = Position(3, "alpha/web-1", {"v1/pods[alpha]": 10, "v1/pods[!alpha]": 12})
 
 names = st.text(min_size=1, max_size=30)
@@ -25,9 +26,10 @@ names = st.text(min_size=1, max_size=30)
     epoch=st.integers(0, 2**40),
     after=names,
     pins=st.dictionaries(names, st.integers(0, 2**63), max_size=5),
+    missing=st.lists(names, max_size=3).map(tuple),
 )
-def test_a_token_stands_for_its_position(epoch, after, pins):
-    position = Position(epoch, after, pins)
+def test_a_token_stands_for_its_position(epoch, after, pins, missing):
+    position = Position(epoch, after, pins, missing)
     assert decode_token(encode_token(position, FINGERPRINT), FINGERPRINT) == position
 
 
@@ -57,6 +59,10 @@ def test_garbage_is_refused(text):
         [1, FINGERPRINT, 3, "a", {"p": "7"}],
         [1, FINGERPRINT, 3, "a", {"p": True}],
         [1, FINGERPRINT, 3, "a"],
+        [1, FINGERPRINT, 3, "a", {}, []],
+        [1, FINGERPRINT, 3, "a", {}, [7]],
+        [1, FINGERPRINT, 3, "a", {}, "p"],
+        [1, FINGERPRINT, 3, "a", {}, ["p"], ["q"]],
         {"v": 1},
         7,
     ],
@@ -88,8 +94,11 @@ def test_pages_of_different_questions_do_not_mix():
         fingerprint(namespace="a"),
         fingerprint(labelSelector="a=b"),
         fingerprint(fieldSelector="status.phase=a"),
+        fingerprint(shardSelector=LOW),
+        fingerprint(shardSelector=LOW.replace("uid", "namespace")),
     ]
-    assert len({base, *others}) == 5
+    assert len({base, *others}) == 7
+    assert fingerprint(shardSelector=LOW.replace(" ", "")) == fingerprint(shardSelector=LOW)
     assert fingerprint(limit="5") == base
     assert fingerprint(labelSelector="a==b , c") == fingerprint(labelSelector="a==b,c")
 
@@ -102,3 +111,9 @@ def test_an_expired_token_is_answered_as_the_api_server_does():
     recorded["metadata"].pop("continue")
     assert status == recorded
     assert list(status) == list(recorded)
+
+
+def test_an_expired_token_of_a_partial_list_goes_on_without_the_same_partitions():
+    partial = Position(3, "alpha/web-1", {"v1/pods[alpha]": 10}, ("v1/pods[!alpha]",))
+    token = continue_expired(partial, FINGERPRINT).metadata["continue"]
+    assert decode_token(token, FINGERPRINT) == Position(3, "alpha/web-1", {}, ("v1/pods[!alpha]",))

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
+from support.apiserver import Caller, virtual_apiserver
+from support.local_shards import DEPLOYMENTS, PODS, LocalInstallation
 
 from shoal.cluster.serving.discovery import DiscoveryDocuments, version_rank
 from shoal.cluster.simulator.builtin import builtin_types
@@ -148,3 +151,47 @@ def test_builtin_types_know_what_discovery_says_and_what_can_be_selected():
     for known in types.values():
         assert known.subresources == tuple(sub.name for sub in known.subresource_types)
         assert not known.custom
+
+
+def test_every_gateway_has_the_same_documents_whatever_order_it_learnt_of_resources():
+    texts = set()
+    for seed in range(3):
+        catalogue = [WIDGET, *builtin_types()]
+        random.Random(seed).shuffle(catalogue)
+        documents = DiscoveryDocuments(catalogue, verbs=READ_ONLY)
+        texts.add((documents.aggregated("api"), documents.aggregated("apis"), documents.groups()))
+    assert len(texts) == 1
+
+
+async def test_a_gateway_answers_discovery_in_the_form_asked_for():
+    installation = LocalInstallation(1)
+    for known in (PODS, DEPLOYMENTS):
+        installation.hold(known)
+    installation.publish()
+    for path in ("/api", "/apis", "/apis/apps", "/apis/apps/v1", "/api/v1"):
+        plain = await installation.ask(path)
+        assert plain.headers["cache-control"] == "no-cache, private"
+        text = await installation.ask(path, accept="application/yaml")
+        assert text.headers["content-type"] == "application/yaml"
+        assert yaml.safe_load(text.body) == plain.json
+        pretty = await installation.ask(f"{path}?pretty=true")
+        assert pretty.json == plain.json
+        assert pretty.body.startswith(b'{\n  "kind"')
+        assert (await installation.ask(path, accept="text/html")).status == 406
+    accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    first = await installation.ask("/apis", accept=accept)
+    for header in (first.headers["etag"], f"W/{first.headers['etag']}", "*"):
+        again = await installation.ask("/apis", accept=accept, if_none_match=header)
+        assert (again.status, again.body) == (304, b"")
+        assert again.headers["etag"] == first.headers["etag"]
+    # Of a group alone there is no aggregated form.
+    assert (await installation.ask("/apis/apps", accept=accept)).status == 406
+    assert (await installation.ask("/apis/apps", accept=f"{accept},application/json")).status == 200
+
+
+async def test_the_embedded_server_answers_discovery_in_yaml_too():
+    server = Caller(virtual_apiserver())
+    status, text = await server.ask("GET", "/apis/apps/v1", headers={"Accept": "application/yaml"})
+    assert status == 200
+    assert yaml.safe_load(text) == await server.get("/apis/apps/v1")
+    assert (await server.ask("GET", "/apis/apps/v1", headers={"Accept": "text/html"}))[0] == 406

@@ -24,7 +24,6 @@ def test_one_part_passes_through_untouched():
     batch = merge.take()
     assert batch.keys is only.keys
     assert batch.bodies is only.bodies
-    assert merge.version == 9
     assert merge.hungry == ()
 
 
@@ -65,11 +64,15 @@ def test_a_limit_leaves_the_rest_for_later():
     assert merge.take(0) == Batch((), ())
 
 
-def test_the_version_of_the_whole_is_the_oldest():
+def test_a_part_that_is_dropped_is_waited_for_no_longer():
     merge = Merge(2)
-    merge.feed(0, page("a", version=12))
-    merge.feed(1, page(version=10))
-    assert merge.version == 10
+    merge.feed(0, page("a/1", "a/3", more=True))
+    merge.feed(1, page("a/2", "a/4", "a/5"))
+    assert list(merge.take().keys) == ["a/1", "a/2", "a/3"]
+    assert merge.hungry == (0,)
+    merge.drop(0)
+    assert (merge.hungry, merge.remaining) == ((), 2)
+    assert list(merge.take().keys) == ["a/4", "a/5"]
 
 
 def test_of_an_object_in_two_parts_the_newer_is_shown_once():

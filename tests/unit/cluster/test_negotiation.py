@@ -11,8 +11,12 @@ from shoal.cluster.serving.documents import status_body
 from shoal.cluster.serving.negotiation import (
     Accepted,
     discovery_content_type,
+    etag_matches,
     negotiate,
     negotiate_discovery,
+    negotiate_document,
+    preferred_media,
+    wants_pretty,
 )
 from shoal.shards.model.errors import BadRequest, NotAcceptable
 
@@ -150,3 +154,60 @@ def test_discovery_content_type_is_the_recorded_one():
     recorded = json.loads((WIRE / "discovery-aggregated-apis.json").read_text())
     assert discovery_content_type("v2") == recorded["response"]["headers"]["Content-Type"]
     assert discovery_content_type("legacy") == "application/json"
+
+
+def test_documents_are_json_or_yaml_and_nothing_is_made_of_them():
+    assert negotiate_document(None) == Accepted()
+    assert negotiate_document("application/yaml", pretty=True) == Accepted(
+        media="application/yaml", pretty=True
+    )
+    assert negotiate_document(f"{TABLE},application/yaml").media == "application/yaml"
+    for refused in ("text/html", TABLE, DISCOVERY.format("v2")):
+        with pytest.raises(NotAcceptable):
+            negotiate_document(refused)
+
+
+@pytest.mark.parametrize(
+    ("parameter", "user_agent", "pretty"),
+    [
+        (None, None, False),
+        (None, "curl/8.5.0", True),
+        (None, "Wget/1.21", True),
+        (None, "Mozilla/5.0 (X11)", True),
+        (None, "kubectl/v1.32.4 (linux/amd64)", False),
+        (None, "libcurl", False),
+        ("", "curl/8.5.0", True),
+        ("false", "curl/8.5.0", False),
+        ("1", "kubectl", True),
+        ("True", None, True),
+        ("yes", None, False),
+    ],
+)
+def test_who_gets_indented_json(parameter, user_agent, pretty):
+    assert wants_pretty(parameter, user_agent) is pretty
+
+
+def test_the_media_type_liked_best_is_taken():
+    offered = ("application/json", "application/x+protobuf")
+    assert preferred_media(None, offered) == "application/json"
+    assert preferred_media("application/x+protobuf,application/json;q=0.9", offered) == offered[1]
+    assert preferred_media("text/html, */*;q=0.1", offered) == "application/json"
+    assert preferred_media("text/html", offered) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "matches"),
+    [
+        (None, False),
+        ("", False),
+        ('"E"', True),
+        ("E", True),
+        ('W/"E"', True),
+        ('"a", "E"', True),
+        ("*", True),
+        ('"F"', False),
+    ],
+)
+def test_etags_are_compared_weakly(header, matches):
+    assert etag_matches(header, '"E"') is matches
+    assert etag_matches(header, "E") is matches

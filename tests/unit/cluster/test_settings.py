@@ -21,8 +21,8 @@ def test_a_file_overrides_what_it_names_and_nothing_else(tmp_path):
     ("document", "sentence"),
     [
         (
-            {"gateway": {"lisen": "a:1"}},
-            "x.yaml: gateway.lisen: unknown setting; expected one of: listen, shard_timeout_s",
+            {"source": {"kubecnfig": "x"}},
+            "x.yaml: source.kubecnfig: unknown setting; expected one of: kubeconfig, context, in_cluster",
         ),
         ({"shards": "many"}, "x.yaml: shards: expected `int`, got `str`"),
         (

@@ -153,21 +153,6 @@ def test_an_older_server_has_legacy_discovery_only() -> None:
     in_virtual_time(main())
 
 
-def test_openapi_says_that_the_server_validates() -> None:
-    async def main() -> None:
-        server = Caller(virtual_apiserver())
-        index = (await server.get("/openapi/v3"))["paths"]
-        url = index["apis/apps/v1"]["serverRelativeURL"]
-        operation = (await server.get(url))["paths"][
-            "/apis/apps/v1/namespaces/{namespace}/deployments/{name}"
-        ]
-        named = [parameter["name"] for parameter in operation["patch"]["parameters"]]
-        assert "fieldValidation" in named
-        assert (await server.ask("GET", "/openapi/v3/apis/nope/v1"))[0] == 404
-
-    in_virtual_time(main())
-
-
 def test_users_and_what_they_may() -> None:
     reader = User(name="reader", token="t", rules=(Rule(verbs=("get", "list"), namespaces=("default",)),))
 

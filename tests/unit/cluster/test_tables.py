@@ -251,6 +251,18 @@ def test_a_completed_container_beside_a_running_one_is_running_or_not_ready():
     assert pod(phase="Running", containerStatuses=statuses)[1] == "NotReady"
 
 
+def test_a_completed_container_hides_no_failed_one():
+    statuses = [
+        container("a", state=ended(0, reason="Completed")),
+        container("b", state=ended(2, reason="Error")),
+    ]
+    assert pod(phase="Failed", containerStatuses=statuses)[1] == "Error"
+    statuses.append(container("c", state=RUNNING, ready=True))
+    assert pod(phase="Running", containerStatuses=statuses)[1] == "Error"
+    ready = [{"type": "Ready", "status": "True"}]
+    assert pod(phase="Running", containerStatuses=statuses, conditions=ready)[1] == "Running"
+
+
 def test_restarts_say_when_the_last_one_was():
     statuses = [
         container("a", state=RUNNING, ready=True, restarts=2, last="2026-11-20T11:00:00Z"),
@@ -575,6 +587,11 @@ SELECTOR = {"matchLabels": {"b": "2", "a": "1"}, "matchExpressions": [{"key": "c
                 "StorageClass": "fast",
             },
         ),
+        ("persistentvolumes", {"spec": {}}, {"Capacity": "0", "StorageClass": ""}),
+        ("persistentvolumeclaims", {"spec": {"volumeName": "v"}}, {"Capacity": "0"}),
+        ("deployments.apps", {"spec": {}}, {"Ready": "0/0", "Selector": ""}),
+        ("deployments.apps", {"spec": {"selector": {}}}, {"Selector": ""}),
+        ("replicasets.apps", {"spec": {"selector": {}}}, {"Selector": "<none>"}),
         (
             "persistentvolumeclaims",
             {"status": {"phase": "Pending", "capacity": {"storage": "2Gi"}}},
@@ -771,3 +788,66 @@ def test_a_definition_without_columns_shows_the_age():
     ]
     row = json.loads(next(rows(bare, [encode_object(DOCUMENT, bare)], now=NOW)))
     assert row["cells"] == ["w", "2m"]
+
+
+@pytest.mark.parametrize(
+    ("resource", "columns"),
+    [
+        ("pods", "Name Ready Status Restarts Age +IP +Node +Nominated_Node +Readiness_Gates"),
+        ("deployments.apps", "Name Ready Up-to-date Available Age +Containers +Images +Selector"),
+        (
+            "replicasets.apps",
+            "Name Desired:integer Current:integer Ready:integer Age +Containers +Images +Selector",
+        ),
+        ("statefulsets.apps", "Name Ready Age +Containers +Images"),
+        (
+            "daemonsets.apps",
+            "Name Desired:integer Current:integer Ready:integer Up-to-date:integer Available:integer "
+            "Node_Selector Age +Containers +Images +Selector",
+        ),
+        ("jobs.batch", "Name Status Completions Duration Age +Containers +Images +Selector"),
+        (
+            "cronjobs.batch",
+            "Name Schedule Timezone Suspend:boolean Active:integer Last_Schedule Age +Containers +Images +Selector",
+        ),
+        ("services", "Name Type Cluster-IP External-IP Port(s) Age +Selector"),
+        (
+            "nodes",
+            "Name Status Roles Age Version +Internal-IP +External-IP +OS-Image +Kernel-Version +Container-Runtime",
+        ),
+        ("namespaces", "Name Status Age"),
+        ("events", "Last_Seen Type Reason Object +Subobject +Source Message +First_Seen +Count +Name"),
+        ("configmaps", "Name Data Age"),
+        ("ingresses.networking.k8s.io", "Name Class Hosts Address Ports Age"),
+        ("endpointslices.discovery.k8s.io", "Name AddressType Ports Endpoints Age"),
+        (
+            "persistentvolumes",
+            "Name Capacity Access_Modes Reclaim_Policy Status Claim StorageClass VolumeAttributesClass Reason Age "
+            "+VolumeMode",
+        ),
+        (
+            "persistentvolumeclaims",
+            "Name Status Volume Capacity Access_Modes StorageClass VolumeAttributesClass Age +VolumeMode",
+        ),
+        (
+            "storageclasses.storage.k8s.io",
+            "Name Provisioner ReclaimPolicy VolumeBindingMode AllowVolumeExpansion Age",
+        ),
+        ("secrets", "Name Type Data Age"),
+        (
+            "horizontalpodautoscalers.autoscaling",
+            "Name Reference Targets MinPods MaxPods Replicas Age",
+        ),
+        ("clusterrolebindings.rbac.authorization.k8s.io", "Name Role Age +Users +Groups +ServiceAccounts"),
+    ],
+)
+def test_columns_are_the_api_servers(resource, columns):
+    """Names, types and priorities (``+``: wide only) as pkg/printers/internalversion has them."""
+    found = [
+        f"{'+' if column.priority else ''}{column.name.replace(' ', '_')}"
+        + ("" if column.type == "string" else f":{column.type}")
+        for column in column_definitions(TYPES[resource])
+    ]
+    assert " ".join(found) == columns
+    formats = {column.name: column.format for column in column_definitions(TYPES[resource]) if column.format}
+    assert formats == {"Name": "name"}

@@ -1,0 +1,72 @@
+"""A gateway put together from its settings: what asks the API server, what reads from shards, what watches.
+
+The API server is asked with Shoal's own credentials (reviews, OpenAPI), except for what is passed on, which goes over a
+connection that has none. Nothing here waits or sends; credentials are read with the first request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from ...shards.api.client import ApiConnection
+from ..query.directory import ShardDirectory
+from ..query.floor import ReadFloor
+from ..query.router import QueryRouter
+from ..query.routing import Routing
+from ..settings import GatewaySettings
+from .app import Gateway
+from .authentication import Authenticator, asks_who
+from .authorization import Authorization, Authorizer, EverythingAllowed
+from .openapi import OpenApiMirror
+from .reviews import Reviewer
+from .status import Peers, StatusSource
+from .writing import Forwarder
+
+
+class Upstream(NamedTuple):
+    """The API server, reached in two ways."""
+
+    ours: ApiConnection
+    """With Shoal's own credentials."""
+    nobodys: ApiConnection
+    """Without any (`Access.anonymous`)."""
+
+    async def aclose(self) -> None:
+        """Closes both."""
+        await self.ours.aclose()
+        await self.nobodys.aclose()
+
+
+def assemble(
+    routing: Routing,
+    shards: ShardDirectory,
+    coordinator: StatusSource,
+    upstream: Upstream,
+    settings: GatewaySettings,
+    *,
+    peers: Peers | None = None,
+) -> Gateway:
+    """The gateway; `routing` is to be followed by the caller, `upstream` to be closed after the gateway."""
+    forwards = settings.writes == "forward"
+    floor = ReadFloor(asyncio.get_running_loop().time) if forwards else None
+    router = QueryRouter(routing, shards, shard_timeout_s=settings.shard_timeout_s, floor=floor)
+    reviewer = Reviewer(upstream.ours, audiences=settings.authentication.audiences)
+    authorization: Authorization = EverythingAllowed()
+    authenticator: Authenticator | None = None
+    if asks_who(settings.authentication):
+        authorization = Authorizer(reviewer, settings.authorization)
+        authenticator = Authenticator(
+            settings.authentication, reviewer, authorization, reviews=settings.authorization
+        )
+    return Gateway(
+        router,
+        shards,
+        coordinator,
+        settings=settings,
+        authenticator=authenticator,
+        authorization=authorization,
+        openapi=OpenApiMirror(upstream.ours),
+        forwarder=Forwarder(upstream.nobodys, settings.forwarding, floor=floor) if forwards else None,
+        peers=peers,
+    )

@@ -1,0 +1,1 @@
+"""Watches: shards' feeds become Kubernetes watches, encoded once and written to every watcher."""

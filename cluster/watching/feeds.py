@@ -1,0 +1,319 @@
+"""One partition as a hub follows it: the feed of whichever shard serves it, found again when it is lost.
+
+::
+
+    first batch --> following -- lost --> looking for it -- same position --> following
+                        |                      |
+                        |                      +-- patience is over --> ends: away
+                        +-- position forgotten, resource divided anew --> ends: expired
+                        +-- resource gone --> ends: gone
+
+A feed that is lost (its shard died, let the partition go, was silent for three beats, or the connection broke) is
+opened again at the position reached, wherever the routes say. What is missing is then told, or the position is
+forgotten and the follower is told so: there is no third way. How long that may take is bounded.
+
+Overtakings (`lanes`) are asked for here as well: one at a time, each for the newest version wanted by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Protocol
+
+import msgspec
+
+from ...shards.handle import FEED_BEAT_S, ShardHandle
+from ...shards.model.errors import Expired, NotReady, NotServed, ShoalError
+from ...shards.model.partitions import Epoch, PartitionId, ShardId
+from ...shards.model.queries import FeedBatch, FeedQuery, OvertakeQuery
+from ...shards.model.resources import Resource
+from ...shards.model.versions import UNKNOWN, Version
+from ..query.directory import RETRY_AFTER_S, KnownShards
+from ..query.routing import Routing
+from .lanes import Clearance
+from .statistics import WatchStatistics
+
+log = logging.getLogger("shoal.cluster.watching")
+
+SILENCE_S: Final = 3 * FEED_BEAT_S
+"""A feed that says nothing for so long is dead."""
+HEALTHY_S: Final = 5.0
+"""A feed that was open for so long is looked for without delay when it is lost."""
+RETRY_FIRST_S: Final = 0.05
+RETRY_MAX_S: Final = 1.0
+REFRESH_S: Final = 1.0
+"""How long newer routes are waited for when a shard says that ours are old."""
+BURST_EVENTS: Final = 500
+"""Events taken in one go before others get their turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedEnd:
+    """Why a partition is followed no more."""
+
+    kind: Literal["away", "expired", "gone"]
+    error: ShoalError
+
+
+class Follower(Protocol):
+    """Whom a feed tells."""
+
+    def took(self, feed: PartitionFeed, batch: FeedBatch) -> None:
+        """News, in order; none is told twice."""
+
+    def cleared(self, feed: PartitionFeed) -> None:
+        """The partition's clearance may have changed."""
+
+    def ended(self, feed: PartitionFeed, end: FeedEnd) -> None:
+        """The feed is over; it is not to be used any more."""
+
+
+class PartitionFeed:
+    """Follows one partition from the start to `aclose`, or until it tells its follower that it has ended."""
+
+    def __init__(
+        self,
+        resource: Resource,
+        partition: PartitionId,
+        *,
+        routing: Routing,
+        shards: KnownShards,
+        follower: Follower,
+        patience_s: float,
+        statistics: WatchStatistics,
+    ) -> None:
+        self.partition = partition
+        self.clearance = Clearance()
+        self.age_s: float | None = None
+        """As the shard said with its last batch."""
+        self.shard = ShardId("")
+        """Who serves it; empty before the first batch."""
+        self._resource = resource
+        self._routing = routing
+        self._shards = shards
+        self._follower = follower
+        self._patience_s = patience_s
+        self._statistics = statistics
+        self._loop = asyncio.get_running_loop()
+        self._opened: asyncio.Future[None] = self._loop.create_future()
+        self._open_since: float | None = None
+        self._lost_at: float | None = None
+        self._given_up: ShoalError | None = None
+        self._wanted = UNKNOWN
+        self._asking: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
+        self._task = self._loop.create_task(self._run(), name=f"feed of {partition}")
+
+    async def opened(self) -> None:
+        """Waits until the feed is open, for the first time or again.
+
+        Raises:
+            ShoalError: why it is over.
+        """
+        await asyncio.shield(self._opened)
+
+    def want(self, version: Version) -> None:
+        """Has the shard acknowledge an overtaking by `version`, unless the partition is cleared to it anyhow."""
+        self._wanted = max(self._wanted, version)
+        if self._asking is None and self._open_since is not None and self._lacking:
+            self._asking = self._loop.create_task(self._ask(), name=f"overtaking {self.partition}")
+
+    def rerouted(self) -> None:
+        """The routes may name another shard: if so it is asked now, whether or not the old one has let go.
+
+        A partition that is in the routes no more has a last word to say: its resource may be gone, and its objects.
+        """
+        route = self._routing.index.route(self.partition)
+        if self._following is not None and self.shard and route is not None and route.shard != self.shard:
+            self._following.cancel()
+
+    async def aclose(self) -> None:
+        """Ends the feed; nobody is told. Safe to repeat."""
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        if not self._opened.done():
+            self._opened.cancel()
+
+    # -- following -------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        retry_s = RETRY_FIRST_S
+        while True:
+            epoch = self._routing.table.epoch
+            self._following = self._loop.create_task(self._follow(), name=f"following {self.partition}")
+            try:
+                await asyncio.wait((self._following,))
+                error = self._problem(self._following)
+                if self._open_since is not None and self._loop.time() - self._open_since > HEALTHY_S:
+                    retry_s = RETRY_FIRST_S
+            finally:
+                await self._stop()
+            end = self._over(error)
+            if end is not None:
+                if not self._opened.done():
+                    self._opened.set_exception(end.error)
+                    self._opened.exception()  # whether or not somebody waits
+                self._follower.ended(self, end)
+                return
+            log.info("feed lost", extra={"partition": self.partition, "problem": str(error)})
+            if isinstance(error, NotServed):
+                await self._routing.refresh(max(epoch, Epoch(error.epoch - 1)), retry_s)
+            await asyncio.sleep(retry_s)
+            retry_s = min(retry_s * 2, RETRY_MAX_S)
+
+    def _problem(self, following: asyncio.Task[None]) -> ShoalError:
+        """Why the feed is not followed any more."""
+        if self._given_up is not None:
+            return self._given_up
+        if following.cancelled():
+            return NotServed(self.partition, self._routing.table.epoch)  # it has moved
+        problem = following.exception()
+        if problem is None:
+            return NotReady(f"the feed of {self.partition} ended", retry_after_s=RETRY_AFTER_S)
+        if isinstance(problem, ShoalError):
+            return problem
+        if not isinstance(problem, Exception):
+            raise problem
+        log.error("feed failed", exc_info=problem, extra={"partition": self.partition})
+        return NotReady(f"following {self.partition} failed", retry_after_s=RETRY_AFTER_S)
+
+    def _over(self, error: ShoalError) -> FeedEnd | None:
+        """What the loss means, if not that the feed is to be looked for."""
+        if isinstance(error, Expired):
+            return FeedEnd("expired", error)
+        now = self._loop.time()
+        if self._lost_at is None:
+            self._lost_at = now
+        index = self._routing.index
+        if index.epoch and index.route(self.partition) is None:
+            if index.resource_type(self._resource) is None:
+                return FeedEnd("gone", error)
+            if index.of(self._resource):
+                return FeedEnd("expired", Expired(f"{self._resource} was divided anew: list it again"))
+        patience_s = self._patience_s
+        if self.clearance.fed == UNKNOWN:
+            # Whoever waits for it can come again; only routes that are just being published are waited for.
+            patience_s = REFRESH_S if isinstance(error, NotServed) else 0.0
+        if self._given_up is not None or now - self._lost_at >= patience_s:
+            return FeedEnd("away", error)
+        return None
+
+    async def _follow(self) -> None:
+        index = self._routing.index
+        route = index.route(self.partition)
+        if route is None:
+            raise NotServed(self.partition, index.epoch)
+        since = self.clearance.fed
+        query = FeedQuery(partition=self.partition, epoch=index.epoch, since=since or None)
+        batches: AsyncIterator[FeedBatch] | None = None
+
+        def begin(handle: ShardHandle) -> Awaitable[FeedBatch]:
+            nonlocal batches
+            batches = handle.feed(query)
+            return anext(batches)
+
+        try:
+            batch = await self._shards.ask(route.shard, begin, self._patience_s)
+            assert batches is not None
+            self._begin(route.shard)
+            self._took(batch, since)
+            if not self._opened.done():
+                self._opened.set_result(None)
+            taken = 0
+            while True:
+                async with asyncio.timeout(SILENCE_S):
+                    batch = await anext(batches)
+                self._took(batch, since)
+                taken += len(batch.events)
+                if taken >= BURST_EVENTS:
+                    taken = 0
+                    await asyncio.sleep(0)
+        except StopAsyncIteration:
+            raise NotReady(
+                f"shard {route.shard} ended the feed of {self.partition}", retry_after_s=RETRY_AFTER_S
+            ) from None
+        except TimeoutError:
+            raise NotReady(
+                f"shard {route.shard} was silent about {self.partition} for {SILENCE_S:g} s",
+                retry_after_s=RETRY_AFTER_S,
+            ) from None
+        finally:
+            await _closed(batches)
+
+    def _begin(self, shard: ShardId) -> None:
+        if self._lost_at is not None:
+            self._statistics.feeds_reopened += self.clearance.fed != UNKNOWN
+            self._lost_at = None
+        self.shard = shard
+        self._open_since = self._loop.time()
+        self._statistics.feeds_open += 1
+        self.clearance.reopened()
+
+    def _took(self, batch: FeedBatch, since: Version) -> None:
+        self.age_s = batch.age_s
+        if batch.events and batch.events[0].version <= since:
+            # A shard that is behind the one before it tells again what that one told.
+            news = [event for event in batch.events if event.version > since]
+            batch = msgspec.structs.replace(batch, events=news)
+        self._follower.took(self, batch)
+        self.want(self._wanted)
+
+    async def _stop(self) -> None:
+        """The feed is not open any more."""
+        tasks = [task for task in (self._following, self._asking) if task is not None]
+        self._following = self._asking = None
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        if self._open_since is not None:
+            self._open_since = None
+            self._statistics.feeds_open -= 1
+            self._opened = self._loop.create_future()
+
+    # -- overtaking ------------------------------------------------------------------------------------------
+
+    @property
+    def _lacking(self) -> bool:
+        return self._wanted > max(self.clearance.cleared, self.clearance.promised)
+
+    async def _ask(self) -> None:
+        """Asks until what is wanted is acknowledged. A shard that does not in time is taken for lost."""
+        began, retry_s = self._loop.time(), RETRY_FIRST_S
+        while self._lacking:
+            version = self._wanted
+            query = OvertakeQuery(partition=self.partition, epoch=self._routing.table.epoch, version=version)
+            try:
+                frontier = await self._overtake(query)
+            except ShoalError as error:
+                if self._loop.time() - began >= self._patience_s:
+                    self._given_up = error
+                    if self._following is not None:
+                        self._following.cancel()
+                    return
+                await asyncio.sleep(retry_s)
+                retry_s = min(retry_s * 2, RETRY_MAX_S)
+                continue
+            began, retry_s = self._loop.time(), RETRY_FIRST_S
+            self._statistics.overtakings += 1
+            self.clearance.acknowledged(version, frontier)
+            self._follower.cleared(self)
+        self._asking = None
+
+    async def _overtake(self, query: OvertakeQuery) -> Version:
+        """Asked of the shard the feed comes from: another one's word is of no use."""
+        return await self._shards.ask(self.shard, lambda handle: handle.overtake(query), self._patience_s)
+
+
+async def _closed(batches: Any) -> None:
+    """Lets the shard forget the feed."""
+    close = getattr(batches, "aclose", None)
+    if close is None:
+        return
+    try:
+        await close()
+    except ShoalError:
+        log.debug("a feed was lost while it was closed")
