@@ -268,12 +268,15 @@ _GAUGES = (
     ("frontier", "shoal_frontier", "Resource version up to which everything has been seen."),
     ("frontier_age_s", "shoal_frontier_age_seconds", "Seconds since the API server proved the frontier."),
     ("backlog", "shoal_backlog", "Lines received and not applied yet."),
+    ("feeds", "shoal_feeds", "Gateways that follow the partition."),
+    ("late_events", "shoal_late_events", "Events in history that came after their version had been shown."),
 )
 _COUNTERS = (
     ("events", "shoal_events", "Events applied.", "type"),
     ("lists", "shoal_lists", "Lists of the API server.", "form"),
     ("watch_restarts", "shoal_watch_restarts", "Watches opened again.", "reason"),
     ("errors", "shoal_errors", "Errors of following.", "kind"),
+    ("proofs", "shoal_frontier_proofs", "Proofs of an idle frontier.", "outcome"),
 )
 
 
@@ -307,6 +310,8 @@ def _of_partitions(table: RouteTable, report: Report) -> Iterator[Metric]:
     )
     dropped = [(labels, partition.dropped) for labels, partition in rows]
     yield _counter("shoal_dropped", "Objects that arrived outside of the cover.", _PARTITION, dropped)
+    cut_off = [(labels, partition.feeds_cut_off) for labels, partition in rows]
+    yield _counter("shoal_feeds_cut_off", "Gateways that read too slowly.", _PARTITION, cut_off)
     for value, name, text, label in _COUNTERS:
         samples = [
             ((*labels, key), count)

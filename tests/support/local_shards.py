@@ -247,6 +247,10 @@ class FakeShard:
                     events={"added": 3},
                     lists={"stream": 1},
                     watch_restarts={"timeout": 2},
+                    proofs={"proved": 4},
+                    feeds=2,
+                    feeds_cut_off=1,
+                    late_events=5,
                     errors={"garbage": 1},
                 )
                 for name, partition in self.partitions.items()

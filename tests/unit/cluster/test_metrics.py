@@ -40,6 +40,10 @@ async def test_every_metric_that_is_promised_is_there():
     assert value("shoal_lists_total", **where, form="stream") == 1
     assert value("shoal_watch_restarts_total", **where, reason="timeout") == 2
     assert value("shoal_errors_total", **where, kind="garbage") == 1
+    assert value("shoal_frontier_proofs_total", **where, outcome="proved") == 4
+    assert value("shoal_feeds", **where) == 2
+    assert value("shoal_feeds_cut_off_total", **where) == 1
+    assert value("shoal_late_events", **where) == 5
     assert value("shoal_frontier", **where) == 100
     assert value("shoal_frontier_age_seconds", **where) == 0.25
     assert value("shoal_frontier_lag", **where) == 0
