@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,7 @@ from ..shards.model.errors import NotReady, SettingsError, ShoalError
 from ..shards.model.partitions import Epoch
 from .gateway.actor import GATEWAY_PREFIX, GatewayActor, GatewayPlan, gateway_names
 from .gateway.server import bind, parse_listen
+from .gateway.status import InstallationStatus
 from .settings import GatewaySettings, ShoalSettings
 
 log = logging.getLogger("shoal.cluster.bootstrap")
@@ -44,6 +45,8 @@ START_TIMEOUT_S = 60.0
 """Actors start in about a second each; a Ray cluster without room for them never starts them at all."""
 
 CONNECT_TIMEOUT_S = 5.0
+STATUS_TIMEOUT_S = 5.0
+"""A gateway gathers its status within 2 s, or says who is missing."""
 STOP_TIMEOUT_S = 8.0
 """For a gateway to end its watches properly and let answers under way finish."""
 
@@ -57,8 +60,28 @@ class Installation:
     url: str
     """Of the gateway, without a slash at the end."""
     coordinator: CoordinatorHandle
+    gateways: Mapping[str, Any]
+    """Actors by name."""
     found: bool = False
     """It was running before; it follows what it followed, with the settings it was started with."""
+
+    async def status(self) -> InstallationStatus:
+        """What it reports about itself, asked over Ray: whoever starts it need not be somebody to its gateways.
+
+        Raises:
+            ShoalError: no gateway answers.
+        """
+        problem = ShoalError("there is no gateway")
+        for name, gateway in self.gateways.items():
+            try:
+                async with asyncio.timeout(STATUS_TIMEOUT_S):
+                    status: InstallationStatus = await answered(gateway.status.remote(), name)
+                    return status
+            except TimeoutError:
+                problem = NotReady(f"{name} did not answer within {STATUS_TIMEOUT_S:g} s")
+            except ShoalError as error:
+                problem = error
+        raise problem
 
 
 @contextlib.contextmanager
@@ -213,16 +236,13 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
         log_level=settings.log.level,
     )
     names = found or gateway_names(settings.gateway.gateways)
-    urls = await _start_gateways(names, plan, settings)
-    return Installation(url=urls[0], coordinator=coordinator, found=bool(found))
+    gateways = _start_gateways(names, plan, settings)
+    urls = await _serving(gateways, settings)
+    return Installation(url=urls[0], coordinator=coordinator, gateways=gateways, found=bool(found))
 
 
-async def _start_gateways(names: Sequence[str], plan: GatewayPlan, settings: ShoalSettings) -> list[str]:
-    """Starts (or finds) gateways; where each answers, which is one address for all that are started together.
-
-    Raises:
-        SettingsError: Ray has no room for them.
-    """
+def _start_gateways(names: Sequence[str], plan: GatewayPlan, settings: ShoalSettings) -> dict[str, Any]:
+    """Starts (or finds) gateways, by name."""
     options: dict[str, Any] = {
         "namespace": NAMESPACE,
         "lifetime": "detached",
@@ -237,15 +257,35 @@ async def _start_gateways(names: Sequence[str], plan: GatewayPlan, settings: Sho
             ray.get_runtime_context().get_node_id(), soft=False
         ),
     }
-    gateways = [_RemoteGateway.options(name=name, **options).remote(plan) for name in names]
-    answers = [answered(gateway.url.remote(), name) for gateway, name in zip(gateways, names, strict=True)]
+    return {name: _RemoteGateway.options(name=name, **options).remote(plan) for name in names}
+
+
+async def _serving(gateways: Mapping[str, Any], settings: ShoalSettings) -> list[str]:
+    """Where each gateway answers, once it does: one address for all that are started together.
+
+    Raises:
+        SettingsError: Ray has no room for them, or they cannot listen.
+    """
+    answers = [answered(gateway.url.remote(), name) for name, gateway in gateways.items()]
     try:
         return await asyncio.wait_for(asyncio.gather(*answers), START_TIMEOUT_S)
     except TimeoutError:
-        raise SettingsError(
-            f"the gateway did not start within {START_TIMEOUT_S:.0f} s: has the Ray cluster "
-            f"{len(names) * settings.ray.service_cpus:g} CPUs free on this node? ({_resources()})"
-        ) from None
+        why = await _problem(gateways) or (
+            f"has the Ray cluster {len(gateways) * settings.ray.service_cpus:g} CPUs free on this node? "
+            f"({_resources()})"
+        )
+        raise SettingsError(f"the gateway did not start within {START_TIMEOUT_S:.0f} s: {why}") from None
+
+
+async def _problem(gateways: Mapping[str, Any]) -> str:
+    """What keeps gateways that run from serving: files may be other ones, or not readable, for Ray's processes."""
+    for name, gateway in gateways.items():
+        with contextlib.suppress(ShoalError, TimeoutError):
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                problem: str = await answered(gateway.problem.remote(), name)
+                if problem:
+                    return problem
+    return ""
 
 
 def _free_listen(gateway: GatewaySettings) -> tuple[str, int]:

@@ -8,8 +8,9 @@ import click
 import msgspec
 
 from ...shards.model.resources import ResourceType
+from .connecting import Target, server_options
 from .render import columns_text
-from .server import Server, server_option
+from .server import Server
 
 
 @click.command("api-resources", short_help="List the resources that a running Shoal follows.")
@@ -24,9 +25,9 @@ from .server import Server, server_option
     show_default=True,
     help="wide adds verbs and categories.",
 )
-@server_option
+@server_options
 def api_resources(
-    *, namespaced: bool | None, api_group: str | None, no_headers: bool, output: str, server: str
+    *, namespaced: bool | None, api_group: str | None, no_headers: bool, output: str, server: Target
 ) -> None:
     """List the resources that a running Shoal follows and answers for."""
     known = [
@@ -48,7 +49,7 @@ def api_resources(
             click.echo(columns_text(None if no_headers else headers, rows), nl=False)
 
 
-async def _known(server: str) -> list[ResourceType]:
+async def _known(server: Target) -> list[ResourceType]:
     async with Server(server) as shoal:
         return await shoal.resource_types()
 

@@ -18,6 +18,7 @@ import yaml
 
 from ...shards.model.errors import SettingsError
 from ..gateway.server import parse_listen
+from ..serving.identity import MASTERS
 from ..simulator.churn import Churn
 from ..simulator.cluster_file import read_cluster
 from ..simulator.filling import DirectWrites, fill
@@ -56,7 +57,14 @@ from .follow import interruptible
 @click.option(
     "--users",
     metavar="FILE",
-    help="Users with tokens and rules (YAML list of name, token, groups, rules: verbs, groups, resources, namespaces).",
+    help="Users with tokens and rules (YAML list of name, token, groups, rules: verbs, groups, resources, namespaces); "
+    "under --rbac without rules.",
+)
+@click.option(
+    "--rbac",
+    is_flag=True,
+    help="Roles and bindings decide, as in a real cluster; whoever has --token or is in the group system:masters may "
+    "do everything.",
 )
 @click.option("--tls-cert-file", type=click.Path(path_type=Path), help="Serve HTTPS with this certificate.")
 @click.option("--tls-private-key-file", type=click.Path(path_type=Path), help="Key of the certificate.")
@@ -104,19 +112,23 @@ async def _serve(
     legacy_discovery: bool,
     token: str | None,
     users: str | None,
+    rbac: bool,
     tls_cert_file: Path | None,
     tls_private_key_file: Path | None,
     client_ca_file: Path | None,
 ) -> None:
     host, port = parse_listen(listen)
-    tls = _tls(tls_cert_file, tls_private_key_file, client_ca_file)
-    known = (*((User(name="shoal", token=token),) if token else ()), *(_users(users) if users else ()))
+    tls = _tls(tls_cert_file, tls_private_key_file, client_ca_file, optional=rbac)
+    known = (*(_administrator(token) if token else ()), *(_users(users, rbac=rbac) if users else ()))
+    if rbac and not known and client_ca_file is None:
+        raise SettingsError("--rbac without --token, --users or --client-ca-file lets nobody do anything")
     settings = SimulatorSettings(
         seed=seed,
         shard_selector=shard_selector,
         watch_list=not no_streaming_list,
         aggregated_discovery=not legacy_discovery,
         users=known,
+        rbac=rbac,
     )
     app = build_app(settings)
     objects = 0
@@ -145,14 +157,27 @@ async def _serve(
         await group.create_task(churn.run(), name="churn")
 
 
-def _users(path: str) -> list[User]:
+def _administrator(token: str) -> tuple[User, ...]:
+    """The one with ``--token``, who may do everything, by rules or by roles."""
+    return (User(name="shoal", token=token, groups=(MASTERS,)),)
+
+
+def _users(path: str, *, rbac: bool) -> list[User]:
     try:
-        return msgspec.convert(yaml.safe_load(Path(path).read_text(encoding="utf-8")), list[User])
+        document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        users = msgspec.convert(document, list[User])
     except (OSError, UnicodeDecodeError, yaml.YAMLError, msgspec.ValidationError) as error:
         raise SettingsError(f"users file {path}: {error}") from error
+    ruled = [entry["name"] for entry in document if "rules" in entry]
+    if rbac and ruled:
+        raise SettingsError(
+            f"users file {path}: the rules of {', '.join(ruled)} do not count with --rbac: leave them out, and create "
+            "roles and bindings"
+        )
+    return users
 
 
-def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> Tls | None:
+def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None, *, optional: bool) -> Tls | None:
     if certificate is None and key is None:
         if client_ca is not None:
             raise SettingsError("--client-ca-file goes with --tls-cert-file and --tls-private-key-file")
@@ -162,4 +187,4 @@ def _tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> 
     for file in (certificate, key, client_ca):
         if file is not None and not file.is_file():
             raise SettingsError(f"there is no file {file}")
-    return Tls(certificate, key, client_ca)
+    return Tls(certificate, key, client_ca, optional=optional)

@@ -53,9 +53,10 @@ class Comparison:
 
 
 async def compare(shoal: Server, origin: Server, types: Sequence[ResourceType]) -> Comparison:
-    """Compares every object of these resources. Raises as `Server.fetch`."""
-    outcome = Comparison(resources=len(types))
-    for kind in types:
+    """Compares every object of those of these resources that can be listed. Raises as `Server.fetch`."""
+    listed = [kind for kind in types if "list" in kind.verbs]
+    outcome = Comparison(resources=len(listed))
+    for kind in listed:
         ours, theirs = await asyncio.gather(_objects(shoal, kind), _objects(origin, kind))
         outcome.objects += len(theirs)
         for key in sorted(ours.keys() | theirs.keys()):

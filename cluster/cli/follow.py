@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -26,7 +26,6 @@ from ...shards.model.errors import ShoalError
 from ...shards.model.queries import PartitionStatistics
 from ..gateway.status import InstallationStatus
 from .render import number, seconds
-from .server import Server
 
 POLL_S = 0.5
 HEALTH_POLL_S = 2.0
@@ -34,6 +33,13 @@ PATIENCE_S = 2.0
 """What is over sooner is not worth a line: shards that start, a connection that is made again."""
 SENTENCES_MAX = 5
 """So many things that are waited for are shown; the rest is counted."""
+
+
+class StatusReports(Protocol):
+    """An installation that can be looked at: a gateway (`Server`), or one that was just brought up."""
+
+    async def status(self) -> InstallationStatus:
+        """What it reports about itself. Raises ShoalError where it does not answer."""
 
 
 async def interruptible(
@@ -70,15 +76,17 @@ def until_interrupted(
     return asyncio.run(interruptible(main, gently=gently))
 
 
-async def follow(url: str, console: Console, *, stay: bool) -> None:
+async def follow(shoal: StatusReports, console: Console, *, stay: bool) -> None:
     """Shows the initial sync until it is complete; with `stay`, then what goes wrong until it is cancelled."""
-    async with Server(url) as server:
-        await synced(server, console)
-        while stay:
-            await _well(server, console)
+    status = await synced(shoal, console)
+    sentences = _Sentences(console)
+    if status.cannot_review:
+        sentences.say(status.cannot_review)
+    if stay:
+        await _well(shoal, sentences)
 
 
-async def synced(server: Server, console: Console) -> InstallationStatus:
+async def synced(shoal: StatusReports, console: Console) -> InstallationStatus:
     """Shows a progress bar until every followed resource is synced or refused; returns the last status."""
     columns = (
         SpinnerColumn(),
@@ -98,7 +106,7 @@ async def synced(server: Server, console: Console) -> InstallationStatus:
     with Live(bar, console=console, transient=True) as live:
         while True:
             try:
-                status = await server.status()
+                status = await shoal.status()
             except ShoalError as error:
                 waiting = [str(error)]
             else:
@@ -122,13 +130,12 @@ async def synced(server: Server, console: Console) -> InstallationStatus:
     return status
 
 
-async def _well(server: Server, console: Console) -> None:
+async def _well(shoal: StatusReports, sentences: _Sentences) -> None:
     """Says what goes wrong, and when all is well again."""
-    sentences = _Sentences(console)
     while True:
         await asyncio.sleep(HEALTH_POLL_S)
         try:
-            waiting = _waiting(await server.status())
+            waiting = _waiting(await shoal.status())
         except ShoalError as error:
             waiting = [str(error)]
         sentences.show(waiting)
@@ -142,6 +149,11 @@ class _Sentences:
         self._since: dict[str, float] = {}
         self._told: set[str] = set()
 
+    def say(self, sentence: str) -> None:
+        """Prints one at once."""
+        self._told.add(sentence)
+        self._console.print(f"waiting: {sentence}", markup=False, soft_wrap=True)
+
     def show(self, sentences: list[str]) -> None:
         """Takes what is true now."""
         now = asyncio.get_running_loop().time()
@@ -150,8 +162,7 @@ class _Sentences:
         self._since = {sentence: self._since.get(sentence, now) for sentence in plain}
         for sentence, since in self._since.items():
             if sentence not in self._told and now - since >= PATIENCE_S:
-                self._told.add(sentence)
-                self._console.print(f"waiting: {sentence}", markup=False, soft_wrap=True)
+                self.say(sentence)
         if self._told and not plain:
             self._told.clear()
             self._console.print("no longer waiting")
@@ -201,9 +212,12 @@ def _waiting(status: InstallationStatus) -> list[str]:
         return [coordinator.discovery.waiting_for]
     return _few(
         [
-            f"{shard.shard} is {shard.state}: {shard.message or 'no answer yet'}"
-            for shard in coordinator.shards
-            if shard.state != "healthy"
+            *([status.cannot_review] if status.cannot_review else []),
+            *(
+                f"{shard.shard} is {shard.state}: {shard.message or 'no answer yet'}"
+                for shard in coordinator.shards
+                if shard.state != "healthy"
+            ),
         ]
     )
 

@@ -17,8 +17,9 @@ from ...shards.api.requests import JSON
 from ...shards.model.errors import BadRequest, Garbage
 from ...shards.model.resources import ResourceType
 from ..serving.documents import to_yaml
+from .connecting import Target, server_options
 from .render import columns_text
-from .server import Server, resolve, server_option
+from .server import Server, resolve
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 METADATA = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
@@ -43,7 +44,7 @@ CHUNK = "500"
     show_default=True,
     help="wide adds columns; json and yaml are the objects themselves.",
 )
-@server_option
+@server_options
 def get(**options: Any) -> None:
     """Show objects of TYPE, or the one called NAME.
 
@@ -63,7 +64,7 @@ async def _get(
     field_selector: str,
     no_headers: bool,
     output: str,
-    server: str,
+    server: Target,
 ) -> None:
     type_, name = _split(type_, name)
     if name and (selector or field_selector or all_namespaces):

@@ -6,39 +6,34 @@ to a resource, by the gateway's own discovery and with kubectl's precedence: the
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
-import click
 import msgspec
 
-from ...shards.api.client import HttpConnection, PlainCredentials, fetch
+from ...shards.api.client import fetch
 from ...shards.api.requests import DISCOVERY_V2, JSON, ApiRequest
-from ...shards.model.errors import BadRequest, ConnectionFailed, Garbage, NotFound, ShoalError, Upstream
+from ...shards.model.errors import ConnectionFailed, Garbage, NotFound, ShoalError, Upstream
 from ...shards.model.resources import Resource, ResourceType
 from ..gateway.status import InstallationStatus
-from ..settings import DEFAULT_LISTEN
-
-server_option: Callable[[Any], Any] = click.option(
-    "--server",
-    envvar="SHOAL_SERVER",
-    default=f"http://{DEFAULT_LISTEN}",
-    show_default=True,
-    help="URL of a running Shoal; also $SHOAL_SERVER.",
-)
+from .connecting import Target
+from .refusals import refused, unreachable
 
 
 class Server(AbstractAsyncContextManager["Server"]):
-    """One gateway."""
+    """One gateway, or another API server."""
 
-    def __init__(self, url: str) -> None:
-        """Nothing is asked yet. Raises BadRequest if it is no URL."""
-        _check_url(url)
-        self.url = url.rstrip("/")
-        self._connection = HttpConnection(PlainCredentials(self.url))
+    def __init__(self, target: Target | str) -> None:
+        """Nothing is asked yet; a text is the URL of a server that asks nobody who they are.
+
+        Raises:
+            BadRequest: it is no URL.
+            SettingsError: a certificate cannot be used.
+        """
+        self._target = Target(target) if isinstance(target, str) else target
+        self.url = self._target.where.rstrip("/")
+        self._connection = self._target.connect()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -62,14 +57,18 @@ class Server(AbstractAsyncContextManager["Server"]):
         try:
             return (await fetch(self._connection, request))[1]
         except ConnectionFailed as error:
-            raise ShoalError(
-                f"no Shoal answers at {self.url} ({error}). Start one with `shoal up`, or name it with --server."
-            ) from error
+            raise ShoalError(unreachable(self._target, error)) from error
         except Upstream as error:
             status = error.upstream_status
             reason = f" ({status['reason']})" if status and status.get("reason") else ""
             message = status["message"] if status and status.get("message") else str(error)
-            raise ShoalError(f"from server{reason}: {message}") from error
+            what = refused(self._target, error.http_status, request.path, message)
+            raise ShoalError(f"from server{reason}: {what}") from error
+
+    async def readiness(self) -> tuple[bool, str]:
+        """Whether it is ready, and what it says about that; answered to everybody. Raises ConnectionFailed."""
+        async with self._connection.open(ApiRequest("GET", "/readyz")) as response:
+            return response.status == 200, (await response.read()).decode(errors="replace")
 
     async def fetch_json(
         self, path: str, query: tuple[tuple[str, str], ...] = (), *, accept: str = JSON
@@ -101,22 +100,6 @@ class Server(AbstractAsyncContextManager["Server"]):
                         _resource_type(name, version["version"], entry) for entry in version["resources"]
                     ]
         return found
-
-
-def _check_url(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        # NB: reading the port raises if it is no number.
-        good = (
-            parts.scheme in ("http", "https")
-            and parts.hostname
-            and parts.port != 0
-            and parts.netloc[-1] != ":"
-        )
-    except ValueError:
-        good = False
-    if not good:
-        raise BadRequest(f"server {url!r}: expected a URL such as http://{DEFAULT_LISTEN}")
 
 
 def _resource_type(group: str, version: str, entry: dict[str, Any]) -> ResourceType:

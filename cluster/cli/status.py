@@ -13,9 +13,10 @@ from rich.text import Text
 from ...shards.model.errors import ShoalError
 from ..gateway.status import InstallationStatus
 from . import render
+from .connecting import Target, server_options
 from .follow import until_interrupted
 from .output import console as make_console
-from .server import Server, server_option
+from .server import Server
 
 WATCH_S = 1.0
 
@@ -33,13 +34,13 @@ WATCH_S = 1.0
 @click.option(
     "-a", "--all", "everything", is_flag=True, help="Also empty partitions, and what is not followed and why."
 )
-@server_option
-def status(*, output: str, watch: bool, everything: bool, server: str) -> None:
+@server_options
+def status(*, output: str, watch: bool, everything: bool, server: Target) -> None:
     """Show what is followed, by which shards, how fresh it is, and what is waited for."""
     until_interrupted(_status(output=output, watch=watch, everything=everything, server=server))
 
 
-async def _status(*, output: str, watch: bool, everything: bool, server: str) -> None:
+async def _status(*, output: str, watch: bool, everything: bool, server: Target) -> None:
     async with Server(server) as shoal:
         if output == "json":
             await _print_json(shoal, watch=watch)
@@ -91,6 +92,8 @@ def overview(status: InstallationStatus, *, everything: bool = False) -> Rendera
         if coordinator
         else []
     )
+    if len(status.report.gateways) > 1:
+        parts.append(gateways_table(status))
     parts += [shards_table(status), partitions_table(status, everything=everything)]
     if everything and coordinator and coordinator.excluded:
         parts.append(render.titled_table("Not followed", ("Resource", "Why"), coordinator.excluded))
@@ -103,7 +106,11 @@ def _waits(status: InstallationStatus) -> list[str]:
     if coordinator is None:
         return [status.report.coordinator_problem]
     away = coordinator.discovery.waiting_for
-    return [*([away] if away and away not in coordinator.waiting_for else []), *coordinator.waiting_for]
+    return [
+        *([status.cannot_review] if status.cannot_review else []),
+        *([away] if away and away not in coordinator.waiting_for else []),
+        *coordinator.waiting_for,
+    ]
 
 
 def _headline(status: InstallationStatus) -> Text:
@@ -120,6 +127,23 @@ def _headline(status: InstallationStatus) -> Text:
     if discovery.succeeded_age_s is not None:
         line += f" {render.seconds(discovery.succeeded_age_s)} ago"
     return ready.append(line, style="not bold default")
+
+
+def gateways_table(status: InstallationStatus) -> RenderableType:
+    """One line for each gateway."""
+    rows = [
+        (
+            gateway.gateway,
+            render.state("failed" if gateway.problem else "running"),
+            render.number(gateway.requests),
+            render.number(gateway.watches),
+            str(gateway.pid or ""),
+            gateway.problem,
+        )
+        for gateway in status.report.gateways
+    ]
+    columns = ("Gateway", "State", ">Requests", ">Watches", ">PID", "Problem")
+    return render.titled_table("Gateways", columns, rows)
 
 
 def shards_table(status: InstallationStatus) -> RenderableType:

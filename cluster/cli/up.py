@@ -26,9 +26,12 @@ from ...shards.api.kubeconfig import Access, in_cluster, load_kubeconfig
 from ...shards.logs import configure_logging
 from ...shards.model.errors import SettingsError, ShoalError
 from .. import ray_environment
-from ..gateway.server import bind, parse_listen
-from ..settings import DEFAULT_LISTEN, ShoalSettings, load_settings
+from ..gateway.pages import REVIEWS
+from ..gateway.server import bind, check, parse_listen
+from ..gateway.settings import TlsSettings
+from ..settings import DEFAULT_LISTEN, GatewaySettings, ShoalSettings, load_settings
 from . import running
+from .connecting import Target
 from .follow import follow, until_interrupted
 from .guard import guarded
 from .output import console as make_console
@@ -64,9 +67,10 @@ def up(ctx: click.Context, /, *, detach: bool, **options: Any) -> None:
     settings = _settings(**options, kubeconfig_typed=typed)
     configure_logging(settings.log.level)
     access = _access(settings)
+    check(settings.gateway)
     if settings.ray.address is None:
         # Here, where it costs nothing yet; bring-up binds again.
-        bind(*parse_listen(settings.gateway.listen)).close()
+        bind(*parse_listen(settings.gateway.listen), settings.gateway).close()
         if detach:
             _detach(settings)
             return
@@ -97,12 +101,12 @@ async def _run(settings: ShoalSettings, access: Access, console: Console, *, det
         stays = detach or installation.found
         if installation.found:
             console.print("found a running Shoal; it goes on with the settings it was started with")
-        click.echo(f"Shoal answers at {installation.url}: kubectl --server {installation.url} get pods -A")
+        _announce(installation.url, settings.gateway)
         sys.stdout.flush()
         with contextlib.ExitStack() as stack:
             if settings.ray.address is None:
                 stack.enter_context(running.noted(installation.url))
-            await follow(installation.url, console, stay=not detach)
+            await follow(installation, console, stay=not detach)
     finally:
         # A Ray cluster of our own ends as a whole. Asking it anything first could take a minute: whoever ended this
         # command by its process group has ended Ray's control service a moment before.
@@ -138,8 +142,38 @@ def _settings(
         source=source,
         shards=shards or settings.shards,
         ray=replace(settings.ray, address=ray_address or settings.ray.address),
-        gateway=replace(settings.gateway, listen=listen or settings.gateway.listen),
+        gateway=replace(
+            settings.gateway, listen=listen or settings.gateway.listen, tls=_anchored(settings.gateway.tls)
+        ),
     )
+
+
+def _anchored(tls: TlsSettings) -> TlsSettings:
+    """Files by names that mean the same to other processes."""
+
+    def anchored(file: str | None) -> str | None:
+        return str(Path(file).expanduser().absolute()) if file else None
+
+    return TlsSettings(
+        certificate=anchored(tls.certificate), key=anchored(tls.key), client_ca=anchored(tls.client_ca)
+    )
+
+
+def _announce(url: str, gateway: GatewaySettings) -> None:
+    """Says where it answers, and how to ask."""
+    who = gateway.authentication
+    options = f"--server {url}"
+    if gateway.tls.certificate is not None:
+        options += " --certificate-authority FILE"
+    if who.tokens:
+        options += " --token TOKEN"
+    elif who.certificates:
+        options += " --client-certificate FILE --client-key FILE"
+    click.echo(f"Shoal answers at {url}: kubectl {options} get pods -A")
+    if who.tokens and gateway.tls.certificate is None:
+        click.echo(
+            "warning: kubectl and client-go send a token over HTTPS only; gateway.tls makes it that", err=True
+        )
 
 
 def _access(settings: ShoalSettings) -> Access:
@@ -174,11 +208,13 @@ def _detach(settings: ShoalSettings) -> None:
     try:
         with make_console(stderr=True).status("starting Ray"):
             url = _answer_of(child, log_path)
-            asyncio.run(_ready_soon(url))
+            problem = asyncio.run(_ready_soon(url))
     except BaseException:
         _end(child)
         raise
-    click.echo(f"Shoal answers at {url}: kubectl --server {url} get pods -A")
+    _announce(url, settings.gateway)
+    if problem:
+        click.echo(f"waiting: {problem}", err=True)
     click.echo(f"log: {log_path}; `shoal down` ends it", err=True)
 
 
@@ -196,21 +232,33 @@ def _answer_of(child: subprocess.Popen[bytes], log_path: Path) -> str:
     )
 
 
-async def _ready_soon(url: str) -> None:
+async def _ready_soon(url: str) -> str:
     """Gives the initial sync of a small cluster its time, so that the next command of a script finds everything.
 
-    Not for ever: a large cluster takes longer, and an API server that is away has nothing to sync.
+    Not for ever: a large cluster takes longer, and an API server that is away has nothing to sync. Health is told to
+    everybody, and nothing secret is sent: so it does not matter who signed the certificate. Returns why nobody can be
+    let in, if that is so, which syncing more does not change.
     """
+    problem = ""
     with contextlib.suppress(TimeoutError):
-        async with Server(url) as server, asyncio.timeout(READY_SOON_S):
-            while not await _ready(server):  # noqa: ASYNC110 - what it waits for is in another process
+        async with Server(Target(url, insecure=True)) as server, asyncio.timeout(READY_SOON_S):
+            while True:
+                ready, lacking = await _readiness(server)
+                problem = lacking.pop(REVIEWS, "")
+                if ready or (problem and not lacking):
+                    break
                 await asyncio.sleep(DETACHED_POLL_S)
+    return problem
 
 
-async def _ready(server: Server) -> bool:
-    with contextlib.suppress(ShoalError):
-        return (await server.status()).ready
-    return False
+async def _readiness(server: Server) -> tuple[bool, dict[str, str]]:
+    """Whether it is ready, and what fails: checks by name."""
+    try:
+        ready, text = await server.readiness()
+    except ShoalError:
+        return False, {"answer": ""}
+    failed = (line.removeprefix("[-]").partition(" ") for line in text.splitlines() if line.startswith("[-]"))
+    return ready, {name: problem for name, _, problem in failed}
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
