@@ -4,9 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 SEEDS ?= 1000
+SECONDS ?= 300
 SOURCES := __init__.py __main__.py shards coordinator cluster tests
 
-.PHONY: demo test check bench format lint types layers sim clean help
+.PHONY: demo test check bench format lint types layers sim soak clients clean help
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -50,8 +51,14 @@ layers: $(VENV)/installed  ## import contracts: who may know of whom
 sim: $(VENV)/installed     ## the seeded simulation alone: make sim SEEDS=100
 	$(BIN)/pytest -q tests/sim --seeds $(SEEDS)
 
+soak: $(VENV)/installed    ## real processes under kill -9, watched over HTTP: make soak SECONDS=300
+	SHOAL_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q tests/e2e/test_soak.py $(ARGS)
+
+clients:                   ## what tests/e2e/test_clients.py drives and pip does not bring
+	cd tests/e2e/clients && npm install --no-package-lock --no-audit --no-fund
+
 bench: $(VENV)/installed   ## CPU, memory and speed against a replayed API server; one table and JSON
 	$(BIN)/python tests/bench/run.py $(ARGS)
 
 clean:           ## everything that was made here
-	rm -rf $(VENV) .typing build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .typing build dist *.egg-info tests/e2e/clients/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,6 +1,10 @@
-"""Measures a whole installation (Ray, one shard, gateway) against a replaying API server, and prints one table.
+"""Measures following and serving, each with a whole installation on Ray, and prints one table and JSON.
 
-    python tests/bench/run.py [--pods 20000] [--events 60000] [--json FILE]
+    python tests/bench/run.py [--pods 20000] [--events 60000] [--only following|serving] [--json FILE]
+
+*Following*: one shard against an API server that replays. *Serving* (`serving`): two shards and a gateway, beside the
+embedded API server and, where ``SHOAL_TEST_KUBECONFIG`` names one, a real one. The exit code is 1
+where a figure is missed.
 
 CPU and memory are those of the shard's process, read from /proc, so other load on the machine hardly counts. Wall-clock
 figures (events a second, LIST seconds) are for this machine and moment.
@@ -21,6 +25,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+import serving
 from rich.console import Console
 from rich.table import Table
 
@@ -172,14 +177,11 @@ async def measure(server: Server, source: str, pods: int, events: int) -> dict[s
     return found
 
 
-def report(found: dict[str, float]) -> Table:
-    table = Table(
-        title=f"{found['pods']:,} pods, {found['events']:,} MODIFIED events, one shard", title_justify="left"
-    )
-    for column in ("what", "measured", "to reach"):
-        table.add_column(column, justify="left" if column == "what" else "right")
+def following_rows(found: dict[str, float]) -> tuple[tuple[str, str, str], ...]:
+    """What was measured of following: what, figure, goal."""
     kib = 1024
-    rows = (
+    return (
+        (f"Following {found['pods']:,} pods, {found['events']:,} MODIFIED events, one shard", "", ""),
         ("CPU an event, shard process", f"{found['event_cpu_us']:.1f} us", f"{CPU_US_MAX:.0f} us"),
         ("events a second", f"{found['events_a_s']:,.0f}", ""),
         ("initial sync, CPU", f"{found['sync_cpu_s']:.2f} s", ""),
@@ -212,20 +214,27 @@ def report(found: dict[str, float]) -> Table:
         ),
         ("  CPU of shard and gateway", f"{found['list_label_cpu_s'] * 1e3:,.1f} ms", ""),
     )
-    for row in rows:
-        table.add_row(*row)
+
+
+def report(following: dict[str, float], served: dict[str, dict[str, float]], pods: int) -> Table:
+    """One table: a row a figure, a column a server."""
+    servers = [name for name in serving.SERVERS if name in (served or {"shoal": {}})]
+    table = Table()
+    for column in ("what", *servers, "to reach"):
+        table.add_column(column, justify="left" if column == "what" else "right")
+    if following:
+        for what, measured, goal in following_rows(following):
+            table.add_row(what, *[""] * (len(servers) - 1), measured, goal)
+    if following and served:
+        table.add_section()
+    if served:
+        for row in serving.rows(pods, served, servers):
+            table.add_row(*row)
     return table
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--pods", type=int, default=20_000)
-    parser.add_argument("--events", type=int, default=60_000)
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
-    options = parser.parse_args()
-    ray_environment.prepare(starts_cluster=True)
+def measure_following(pods: int, events: int) -> dict[str, float]:
+    """One shard against a replaying API server."""
     from shoal.cluster.bootstrap import bring_up, ray_cluster, take_down
 
     settings = ShoalSettings(shards=1)
@@ -239,17 +248,41 @@ def main() -> None:
             installation = await bring_up(settings, load_kubeconfig(f"{folder}/kubeconfig"))
             try:
                 async with Server(installation.url) as server:
-                    return await measure(server, source, options.pods, options.events)
+                    return await measure(server, source, pods, events)
             finally:
                 await take_down()
 
-    with replay(options.pods, options.events) as source, ray_cluster(settings):
-        found = asyncio.run(run(source))
-    Console(width=110).print(report(found))
-    print(json.dumps(found))
+    with replay(pods, events) as source, ray_cluster(settings):
+        return asyncio.run(run(source))
+
+
+def measure_serving(pods: int) -> dict[str, dict[str, float]]:
+    """Two shards and a gateway, and others beside them."""
+    from shoal.cluster.bootstrap import ray_cluster
+
+    with ray_cluster(serving.settings()):
+        return serving.measure(pods)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pods", type=int, default=20_000)
+    parser.add_argument("--events", type=int, default=60_000)
+    parser.add_argument("--only", choices=("following", "serving"))
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    ray_environment.prepare(starts_cluster=True)
+    following = {} if options.only == "serving" else measure_following(options.pods, options.events)
+    served = {} if options.only == "following" else measure_serving(options.pods)
+    Console(width=120).print(report(following, served, options.pods))
+    figures = json.dumps({"following": following, "serving": served})
+    print(figures)
     if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n")
-    missed = [name for name, most in GOALS.items() if found[name] > most]
+        options.json.write_text(figures + "\n")
+    missed = [name for name, most in GOALS.items() if following and following[name] > most]
+    missed += serving.missed(served) if served else []
     if missed:
         sys.exit(f"missed: {', '.join(missed)}")
 

@@ -9,6 +9,8 @@ import pytest
 SEEDS = 40
 INSTALLATION_RATIO = 5
 """A whole installation follows some 60 resources and takes longer: one of its seeds runs for so many of the others."""
+WATCHERS_RATIO = 2
+"""The same for an installation of few resources and its watchers."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,3 +26,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "installation_seed" in metafunc.fixturenames:
         seeds = range(first, first + max(1, count // INSTALLATION_RATIO))
         metafunc.parametrize("installation_seed", seeds)
+    if "watcher_seed" in metafunc.fixturenames:
+        metafunc.parametrize("watcher_seed", range(first, first + max(1, count // WATCHERS_RATIO)))

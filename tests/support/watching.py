@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from support.queries import collection_query
 from support.watched_shards import PODS, Way, Written
 
-from shoal.cluster.query.request import CollectionQuery, collection_query
+from shoal.cluster.query.request import CollectionQuery
 from shoal.cluster.query.router import QueryRouter
 from shoal.cluster.query.routing import Routing
 from shoal.cluster.serving.negotiation import Accepted
