@@ -22,7 +22,8 @@ from urllib.parse import unquote_to_bytes
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from .stream import Stream, Unframed, unacknowledged
+from .crowd import Crowd, Member
+from .stream import Flow, Stream, Unframed, unacknowledged
 
 CONNECTION = "shoal.connection"
 """Name of the scope extension, a dictionary:
@@ -61,28 +62,35 @@ class ConnectionLimits:
     head_s: float = 32.0
     """For a head to arrive: kube-apiserver's ``ReadHeaderTimeout``."""
     connections: int | None = None
-    """More are marked as crowded; a quarter more than that are closed at once. None: no limit."""
+    """One more takes the place of an idle one (`crowd`); while none is idle it is marked as crowded, and a quarter more
+    than that are closed at once. None: no limit."""
 
 
 class _Refused(Exception):  # noqa: N818 - it carries an answer
-    """The request is answered here, and is the connection's last."""
-
-    def __init__(self, status: str) -> None:
-        super().__init__(status)
-        self.status = status
+    """The request is answered here, with this status, and is the connection's last."""
 
 
 class Connection(HttpToolsProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, limits: ConnectionLimits | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        limits: ConnectionLimits | None = None,
+        crowd: Crowd | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(*args, **options)
         self._limits = limits or ConnectionLimits()
+        self._crowd = Crowd() if crowd is None else crowd
+        self._handshake: Member | None = None
         self._lost = asyncio.Event()
         self._crowded = False
         self._answering: RequestResponseCycle | None = None
         """The request being answered; `cycle` is the last one read."""
-        self._refused: _Refused | None = None
+        self._refused = ""
+        """Status of the answer to a request that is refused. NB: a text, not the exception, whose traceback would keep
+        this connection and all it was sent until the garbage collector comes by."""
         self._deaf = False
         """Nothing more is read: what follows could not be understood."""
         self._in_head = True
@@ -97,24 +105,38 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """As uvicorn; the first head has to arrive in time."""
         super().connection_made(transport)
-        most = self._limits.connections
-        if most is not None and len(self.connections) > most:
-            self._crowded = True
-            if len(self.connections) > most + max(16, most // 4):
-                transport.abort()
-                return
+        self.flow = self._flow = Flow(transport)
+        if self._handshake is not None:
+            self._crowded = not self._crowd.follows(self, self._handshake)
+            self._handshake = None
+        else:
+            self._crowded = not self._crowd.begins(self)
+        if self._crowded and self._crowd.unbearable:
+            transport.abort()
+            return
         self._within(self._limits.head_s)
+
+    def after(self, handshake: Member) -> None:
+        """Takes over the place that this connection's handshake has; before `connection_made`."""
+        self._handshake = handshake
+
+    def give_way(self) -> None:
+        """Ends the connection, which is idle, for another."""
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """As uvicorn, which tells only the last request read that its client is gone. Whoever broke the connection may
         then end.
         """
         self._in_time()
+        self._crowd.ends(self)
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True
             self._answering.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        self.url = b""
+        self.headers = []
         self._unset_keepalive_if_required()
         self._lost.set()
 
@@ -149,16 +171,16 @@ class Connection(HttpToolsProtocol):
             self._end_after_answer()
             return
         except httptools.HttpParserError:
-            self._refuse(self._refused or _Refused("400 Bad Request"))
+            self._refuse(self._refused or "400 Bad Request")
             return
         if not self._in_head:
             return
         if self._head_bytes > self._limits.head_bytes:
-            self._refuse(_Refused("431 Request Header Fields Too Large"))
+            self._refuse("431 Request Header Fields Too Large")
         elif self._head_bytes and self._deadline is None:
             self._within(self._limits.head_s)
 
-    def _refuse(self, refused: _Refused) -> None:
+    def _refuse(self, answer: str) -> None:
         if self._busy:
             self._end_after_answer()
             if not self._in_head:  # in its body, which somebody may be waiting for
@@ -166,7 +188,7 @@ class Connection(HttpToolsProtocol):
             return
         self._deaf = True
         self._in_time()
-        status = refused.status.encode()
+        status = answer.encode()
         self.transport.write(
             b"HTTP/1.1 %b\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n%b"
             % (status, status)
@@ -244,20 +266,25 @@ class Connection(HttpToolsProtocol):
             raise self._refusal("431 Request Header Fields Too Large")
 
     def _refusal(self, status: str) -> _Refused:
-        self._refused = _Refused(status)
-        return self._refused
+        self._refused = status
+        return _Refused(status)
 
     def on_headers_complete(self) -> None:
         """As uvicorn, with the target taken apart here."""
         self._in_head = False
         self._head_bytes = 0
         self._in_time()
+        self._crowd.busy(self)
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise self._refusal("505 HTTP Version Not Supported: unsupported protocol version")
         if self._hosts > 1 or (version == "1.1" and not self._hosts):
             many = "too many Host headers" if self._hosts else "missing required Host header"
             raise self._refusal(f"400 Bad Request: {many}")
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if version == "1.1" and codings and codings != [b"chunked"]:
+            # Nobody knows where its body ends.
+            raise self._refusal("501 Not Implemented: Unsupported transfer encoding")
         path, raw_path, query = self._target()
         self.url = b"/"
         super().on_headers_complete()
@@ -266,7 +293,7 @@ class Connection(HttpToolsProtocol):
             self.cycle.__class__ = Unframed
         # Of this request: with pipelining, `self.cycle` is that of the last one read.
         self.scope["extensions"][CONNECTION]["stream"] = partial(
-            Stream, self.transport, self.flow, self.cycle, self.unsent
+            Stream, self.transport, self._flow, self.cycle, self.unsent
         )
 
     def _target(self) -> tuple[str, bytes, bytes]:
@@ -311,6 +338,8 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """As uvicorn, which closes once the last byte is sent: for a client that reads nothing, never."""
         super().on_response_complete()
+        if not self._busy:
+            self._crowd.idle(self)
         if self.transport.is_closing():
             if self.transport.get_write_buffer_size():
                 self.loop.call_later(self.timeout_keep_alive, self.transport.abort)

@@ -20,6 +20,8 @@ import uvicorn
 
 from ..shards.model.errors import SettingsError
 from .connection import CONNECTION, Connection, ConnectionLimits
+from .crowd import Crowd
+from .handshake import Handshake
 
 __all__ = ["CONNECTION", "AddressUnavailable", "HttpServer", "bind"]
 
@@ -99,8 +101,16 @@ class HttpServer:
         tls: ssl.SSLContext | None = None,
         **options: Any,
     ) -> None:
+        limits = limits or ConnectionLimits()
+        self.crowd = Crowd(limits.connections)
+        make = partial(Connection, limits=limits, crowd=self.crowd)
+
+        def shake_hands(**made_with: Any) -> Handshake:
+            assert tls is not None
+            return Handshake(partial(make, **made_with), tls, self.crowd, timeout_s=limits.head_s)
+
         settings: dict[str, Any] = {
-            "http": partial(Connection, limits=limits),
+            "http": make if tls is None else shake_hands,
             "loop": "none",
             "ws": "none",
             "lifespan": "off",
@@ -117,12 +127,10 @@ class HttpServer:
         }
         config = uvicorn.Config(app, **(settings | options))
         config.load()
-        if tls is not None:
-            config.ssl = tls
         self._listener = listener
         # Asked now: uvicorn closes the socket, and who stopped a server may still want to name it.
         self._address: tuple[str, int] = listener.getsockname()[:2]
-        self._scheme = "https" if config.ssl is not None else "http"
+        self._scheme = "http" if tls is None and config.ssl is None else "https"
         self._server = _QuietServer(config)
         self._task: asyncio.Task[None] | None = None
 

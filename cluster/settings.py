@@ -73,6 +73,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     requests: Annotated[int, Meta(ge=1)] = 1024
     """Requests answered at once, watches and health not counted. kube-apiserver: 400 that read."""
+    unidentified: Annotated[int, Meta(ge=1)] = 256
+    """Requests of which the API server is being asked whose they are. Others, of whoever is known, go on meanwhile."""
     requests_per_user: Annotated[int, Meta(ge=1)] = 256
     """Of one user. Without authentication all are one."""
     watches: Annotated[int, Meta(ge=1)] = 20_000
@@ -84,11 +86,15 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     lists_per_user: Annotated[int, Meta(ge=1)] = 24
     """Of one user, so that nobody's lists wait for somebody's slow reading alone."""
     connections: Annotated[int, Meta(ge=1)] = 30_000
-    """Connections; on more than that only health is answered, and a quarter more are closed unread."""
-    header_bytes: Annotated[int, Meta(ge=4096)] = 1 << 20
-    """Request line, URL included, and headers of one request; more is answered 431, as by kube-apiserver."""
+    """Connections, TLS handshakes included. One more takes the place of the one that has been idle longest, those first
+    that never asked anything; while none is idle, only health is answered on it, and a quarter more are closed unread.
+    The process needs as many open files: a gateway takes what the system lets it have, and warns of less."""
+    header_bytes: Annotated[int, Meta(ge=4096)] = 512 << 10
+    """Request line, URL included, and headers of one request; more is answered 431. kube-apiserver allows 1 MiB; a
+    continue token and a selector, each as long as it may be, take some 300 KiB."""
     header_s: Annotated[float, Meta(gt=0)] = 32.0
-    """A connection whose request has not arrived by then is closed, as by kube-apiserver."""
+    """A connection whose TLS handshake is not done, or whose request has not arrived, by then is closed, as by
+    kube-apiserver."""
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -107,16 +113,29 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     forwarding: ForwardingSettings = ForwardingSettings()
     gateways: Annotated[int, Meta(ge=1, le=64)] = 1
     """Gateway processes that share the address; the kernel divides the connections among them. Each keeps its own
-    limits, and its own feed from every shard that somebody watches through it."""
-    watch_buffer_bytes: Annotated[int, Meta(ge=64 << 10)] = 4 << 20
-    """A watch whose client is further behind than this, beyond what the kernel holds for it, is cut off."""
+    limits, and its own feed from every shard that somebody watches through it. All of them run on the node where
+    ``shoal up`` is run, also on a Ray cluster of several nodes; shards are placed anywhere."""
+    watch_buffer_bytes: Annotated[int, Meta(ge=64 << 10)] = 64 << 20
+    """A watch with more bytes than this waiting for its client, beyond what the connection holds, is cut off; so is one
+    whose client takes nothing for 15 s, or whose lines have waited for 30 s. Watches that say the same share the bytes
+    that wait, so a burst to a thousand of them is held once."""
     watching: WatchServingSettings = WatchServingSettings()
     limits: LimitSettings = LimitSettings()
 
     def __post_init__(self) -> None:
         """Raises ValueError where two settings contradict each other."""
-        if self.authentication.certificates and self.tls.client_ca is None:
+        who = self.authentication
+        if who.certificates and self.tls.client_ca is None:
             raise ValueError("gateway.authentication.certificates needs gateway.tls.client_ca")
+        if self.tls.client_ca is not None and not who.certificates:
+            raise ValueError(
+                "gateway.tls.client_ca: client certificates are looked at only with gateway.authentication.certificates"
+            )
+        if self.writes == "forward" and who.certificates and not (who.tokens or who.anonymous):
+            raise ValueError(
+                "gateway.writes: forward passes on nothing of users known by a client certificate, which only they can "
+                "show; it needs gateway.authentication.tokens"
+            )
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,6 +17,22 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
+class Flow(FlowControl):
+    """uvicorn's, which also tells whoever writes a `Stream` that there is room again."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self.on_room: Callable[[], object] | None = None
+        """Called from within the transport, when it has written most of what waited, and when the client is gone."""
+
+    def resume_writing(self) -> None:
+        """As uvicorn."""
+        if self.write_paused:
+            super().resume_writing()
+            if self.on_room is not None:
+                self.on_room()
+
+
 class Stream:
     """The rest of an answer, written to the transport as it is, without a coroutine or a queue of ours.
 
@@ -28,7 +44,7 @@ class Stream:
     def __init__(
         self,
         transport: asyncio.Transport,
-        flow: FlowControl,
+        flow: Flow,
         cycle: RequestResponseCycle,
         unsent: Callable[[], int],
     ) -> None:
@@ -39,18 +55,14 @@ class Stream:
         self.cycle = cycle
         """`cycle.disconnected` is `gone` for whoever cannot afford a call."""
         self.flow = flow
-        """`flow.write_paused` likewise says whether there can be anything `behind`."""
+        """`flow.write_paused` likewise says whether the transport is crowded: more waits in it than its high-water
+        mark, and who writes on only fills memory. `flow.on_room` tells when it is not any more."""
         self._unsent = unsent
 
     @property
     def gone(self) -> bool:
         """Whether the client has left, or was left."""
         return self.cycle.disconnected
-
-    @property
-    def behind(self) -> int:
-        """Bytes that wait here for room in the kernel."""
-        return self.transport.get_write_buffer_size() if self.flow.write_paused else 0
 
     def unsent(self) -> int:
         """Bytes the client has not taken, those in the kernel included."""

@@ -108,11 +108,6 @@ class Coordinator:
         self._shard_count = shard_count
         self._changed.set()
 
-    def kick(self) -> None:
-        """Looks at the API server and makes a pass now."""
-        self._look_now.set()
-        self._changed.set()
-
     # -- for routers and people ----------------------------------------------------------------------------------
 
     async def routes(self, after: Epoch, timeout_s: float) -> RouteTable:

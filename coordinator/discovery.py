@@ -45,6 +45,8 @@ _T = TypeVar("_T")
 _AT_ONCE = 4
 """Requests of one look at the same time."""
 _DEFINITIONS_PAGE = "500"
+_NAMED_MAX = 3
+"""Definitions named in a note."""
 
 
 class _Answer(Protocol):
@@ -197,8 +199,8 @@ class Discovery:
             self._definitions, self._definitions_note = None, ""
             return
         try:
-            self._definitions = await self._read_definitions()
-            self._definitions_note = ""
+            self._definitions, unread = await self._read_definitions()
+            self._definitions_note = _unread_note(unread)
         except Upstream as error:
             if error.http_status in (401, 403):
                 self._definitions = None
@@ -208,8 +210,14 @@ class Discovery:
         except (ConnectionFailed, Garbage) as error:
             self._definitions_note = f"definitions of custom resources could not be read: {error.message}"
 
-    async def _read_definitions(self) -> dict[str, Definition]:
-        """The definitions there are; only those that changed are read whole."""
+    async def _read_definitions(self) -> tuple[dict[str, Definition], dict[str, ShoalError]]:
+        """The definitions there are, and those that could not be read; only those that changed are read whole.
+
+        One that cannot be read stays as it was known before, and is read again the next time.
+
+        Raises:
+            Upstream, ConnectionFailed: they may not be read, or the server is away.
+        """
         revisions = await self._revisions()
         known = self._definitions or {}
         current = {
@@ -219,12 +227,17 @@ class Discovery:
         }
         missing = [name for name in revisions if name not in current]
         read = await _together([self._read_definition(name) for name in missing])
-        current.update(
-            (name, definition)
-            for name, definition in zip(missing, read, strict=True)
-            if definition is not None
-        )
-        return current
+        unread: dict[str, ShoalError] = {}
+        for name, found in zip(missing, read, strict=True):
+            if isinstance(found, ShoalError):
+                unread[name] = found
+            elif found is not None:
+                current[name] = found
+        general = [error for error in unread.values() if not isinstance(error, Garbage)]
+        if general and not current and len(unread) == len(missing):
+            raise general[0]
+        current.update((name, known[name]) for name in unread if name in known)
+        return current, unread
 
     async def _revisions(self) -> dict[str, Revision]:
         revisions: dict[str, Revision] = {}
@@ -238,13 +251,14 @@ class Discovery:
             if not token:
                 return revisions
 
-    async def _read_definition(self, name: str) -> Definition | None:
+    async def _read_definition(self, name: str) -> Definition | ShoalError | None:
+        """One definition, why it cannot be read, or None if it was deleted since it was listed."""
         try:
             return parse_definition((await self._fetch(document_request(DEFINITIONS.path(name=name)))).body)
         except Upstream as error:
-            if error.http_status == 404:  # deleted since it was listed
-                return None
-            raise
+            return None if error.http_status == 404 else error
+        except (ConnectionFailed, Garbage) as error:
+            return error
 
     # -- one request
     # ------------------------------------------------------------------------------------------
@@ -264,6 +278,18 @@ class Discovery:
             raise ConnectionFailed(
                 f"no answer to GET {request.path} within {self._settings.timeout_s:g} s"
             ) from error
+
+
+def _unread_note(unread: Mapping[str, ShoalError]) -> str:
+    named = sorted(unread)
+    notes = [
+        f"the definition {name} cannot be read, so its resources have what was known of them before: "
+        f"{unread[name].message}"
+        for name in named[:_NAMED_MAX]
+    ]
+    if len(named) > _NAMED_MAX:
+        notes.append(f"and {len(named) - _NAMED_MAX} more definitions cannot be read")
+    return "; ".join(notes)
 
 
 async def _together(calls: Sequence[Coroutine[Any, Any, _T]]) -> list[_T]:

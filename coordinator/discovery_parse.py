@@ -16,7 +16,7 @@ import msgspec
 
 from ..shards.model.errors import Garbage
 from ..shards.model.fields import SELECTABLE_FIELDS
-from ..shards.model.resources import Resource, ResourceType
+from ..shards.model.resources import Resource, ResourceType, SubresourceType
 
 Form: TypeAlias = Literal["aggregated", "legacy"]
 
@@ -72,16 +72,19 @@ class _Meta(msgspec.Struct):
 class _ResponseKind(msgspec.Struct):
     kind: str = ""
     group: str = ""
+    version: str = ""
 
 
 class _Subresource(msgspec.Struct):
     subresource: str
+    responseKind: _ResponseKind | None = None  # noqa: N815 - the document's own name
+    verbs: list[str] | None = None
 
 
 class _Resource(msgspec.Struct):
     resource: str
     scope: str = "Namespaced"
-    responseKind: _ResponseKind | None = None  # noqa: N815 - the document's own name
+    responseKind: _ResponseKind | None = None  # noqa: N815
     singularResource: str = ""  # noqa: N815
     verbs: list[str] | None = None
     shortNames: list[str] | None = None  # noqa: N815
@@ -122,6 +125,8 @@ class _Root(msgspec.Struct):
 class _LegacyResource(msgspec.Struct):
     name: str
     kind: str
+    group: str = ""
+    version: str = ""
     namespaced: bool = False
     singularName: str = ""  # noqa: N815
     verbs: list[str] | None = None
@@ -167,11 +172,13 @@ def parse_resources(body: bytes, group: str, version: str) -> DiscoveredVersion:
     if document.kind != "APIResourceList":
         raise Garbage(f"discovery at {path} answered with a {document.kind!r}, not with resources")
     listed = document.resources or ()
-    below: dict[str, list[str]] = {}
+    below: dict[str, list[SubresourceType]] = {}
     for entry in listed:
         name, slash, subresource = entry.name.partition("/")
         if slash:
-            below.setdefault(name, []).append(subresource)
+            answered = _ResponseKind(entry.kind, entry.group, entry.version)
+            known = _subresource_type(Resource(group, version, name), subresource, answered, entry.verbs)
+            below.setdefault(name, []).append(known)
     return DiscoveredVersion(
         version,
         tuple(
@@ -183,7 +190,7 @@ def parse_resources(body: bytes, group: str, version: str) -> DiscoveredVersion:
                 short_names=tuple(entry.shortNames or ()),
                 categories=tuple(entry.categories or ()),
                 verbs=tuple(entry.verbs or ()),
-                subresources=tuple(below.get(entry.name, ())),
+                below=below.get(entry.name, ()),
                 # The legacy form does not tell; definitions do, if they may be read.
                 custom=group not in BUILTIN_GROUPS,
             )
@@ -262,7 +269,15 @@ def _version(group: str, version: _Version) -> DiscoveredVersion:
             short_names=tuple(entry.shortNames or ()),
             categories=tuple(entry.categories or ()),
             verbs=tuple(entry.verbs or ()),
-            subresources=tuple(below.subresource for below in entry.subresources or ()),
+            below=[
+                _subresource_type(
+                    Resource(group, version.version, entry.resource),
+                    below.subresource,
+                    below.responseKind or _ResponseKind(),
+                    below.verbs,
+                )
+                for below in entry.subresources or ()
+            ],
             # Compiled-in kinds leave the group of their kind empty, custom ones fill it in (v1.36.2).
             custom=bool(entry.responseKind and entry.responseKind.group),
         )
@@ -280,9 +295,27 @@ def _legacy_group(group: _LegacyGroup) -> GroupVersions:
     return GroupVersions(group.name, tuple(versions))
 
 
-def _resource_type(resource: Resource, **known: Any) -> ResourceType:
+def _resource_type(resource: Resource, *, below: Sequence[SubresourceType], **known: Any) -> ResourceType:
     return ResourceType(
-        resource=resource, selectable_fields=SELECTABLE_FIELDS.get(resource.qualified_name, ()), **known
+        resource=resource,
+        selectable_fields=SELECTABLE_FIELDS.get(resource.qualified_name, ()),
+        subresources=tuple(entry.name for entry in below),
+        subresource_types=tuple(below),
+        **known,
+    )
+
+
+def _subresource_type(
+    resource: Resource, name: str, answered: _ResponseKind, verbs: Iterable[str] | None
+) -> SubresourceType:
+    # The aggregated form spells out a custom resource's own group and version, the legacy one leaves them out.
+    own = (answered.group, answered.version) == (resource.group, resource.version)
+    return SubresourceType(
+        name=name,
+        kind=answered.kind,
+        group="" if own else answered.group,
+        version="" if own else answered.version,
+        verbs=tuple(verbs or ()),
     )
 
 

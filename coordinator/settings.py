@@ -15,6 +15,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from ..shards.model.resources import Resource
 from ..shards.settings import Count, Positive
 from .patterns import parse_pattern, parse_resource_name
 
@@ -73,6 +74,19 @@ def _check_indexed_fields(text: str, paths: tuple[str, ...]) -> None:
         raise ValueError(f"{where} names a field twice")
 
 
+def _check_not_redacted(text: str, paths: tuple[str, ...]) -> None:
+    if not parse_pattern(text).matches(Resource("", "v1", "secrets")):
+        return
+    for path in paths:
+        if path.partition(".")[0] in ("data", "stringData") or path.split(".")[:2] == [
+            "metadata",
+            "annotations",
+        ]:
+            raise ValueError(
+                f"follow.indexed_fields[{text!r}]: {path} has no value to be selected by with follow.secrets: redact"
+            )
+
+
 class FollowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which resources are followed. Patterns are those of `coordinator.patterns`."""
 
@@ -81,7 +95,9 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     exclude: tuple[str, ...] = ()
     """What matches one of these is not followed, even if `include` names it."""
     secrets: SecretsRule = "exclude"
-    """``exclude`` leaves Secrets out even if `include` names them; ``redact`` keeps keys and drops values."""
+    """``exclude`` leaves Secrets out even if `include` names them; ``redact`` keeps keys and drops values, and
+    of annotations keeps only those that name other objects (`shards.api.redaction.ANNOTATIONS`). Writes that are
+    forwarded are the API server's to answer, with what their writer may see there."""
     carve: dict[str, tuple[str, ...]] = {}
     """Namespaces that become partitions of their own, by resource (``pods``, ``deployments.apps``)."""
     indexed_fields: dict[str, tuple[str, ...]] = {}
@@ -111,6 +127,8 @@ class FollowSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             _check_carving(text, namespaces)
         for text, paths in self.indexed_fields.items():
             _check_indexed_fields(text, paths)
+            if self.secrets == "redact":
+                _check_not_redacted(text, paths)
         for name, groups in self.same_objects.items():
             _check_same_objects(name, groups)
 

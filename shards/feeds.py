@@ -2,7 +2,9 @@
 
 What it keeps true: a reader is told every event after where it began, in order, none twice; after a batch it has been
 told everything up to the batch's frontier. Replay and live events join without a seam because both are taken in one
-step of the loop: first the others are told what is gathered, then history is captured and the reader is added.
+step of the loop: first the others are told what is gathered, then history is captured and the reader is added. Nobody
+begins beyond the frontier: who was further (with another shard that held the partition) waits until it is there
+(`following.Followed.reach`), because a version that is not reached may be one of a past that the API server lost.
 
 Events are gathered while the loop works off what the API server sent, and handed out once in its next turn. All readers
 get the same batch object, so that whoever encodes it does it once. Bodies stay packed until the first reader takes the
@@ -19,7 +21,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterable
 
 from .handle import FEED_BEAT_S
-from .model.errors import Expired, ShoalError
+from .model.errors import Expired, PastLost, ShoalError
 from .model.queries import FeedBatch, FeedQuery
 from .model.versions import UNKNOWN, Version
 from .settings import FeedSettings
@@ -56,9 +58,7 @@ class _Parcel:
 class _Reader:
     """One reader: what waits for it, and how it ended."""
 
-    def __init__(self, position: Version) -> None:
-        self.position = position
-        """What it was told before it came; events up to here are not for it."""
+    def __init__(self) -> None:
         self.parcels: deque[_Parcel] = deque()
         self.events = self.bytes = 0
         self.ended: ShoalError | None = None
@@ -115,7 +115,7 @@ class PartitionFeeds:
 
     def restarted(self) -> None:
         """As `store.objects.Recorder.restarted`."""
-        self.end(lambda: Expired("the API server lost its past: versions went back"))
+        self.end(lambda: PastLost("the API server lost its past: versions went back"))
 
     def moved(self) -> None:
         """The frontier was proved anew: what is gathered goes out in the loop's next turn."""
@@ -176,31 +176,10 @@ class PartitionFeeds:
     def _offer(self, reader: _Reader, parcel: _Parcel) -> None:
         if reader.ended is not None:
             return
-        if reader.position != UNKNOWN:
-            if self._store.unobserved(reader.position):
-                text = f"too old resource version: {reader.position} ({self._store.frontier})"
-                reader.end(Expired(text))
-                return
-            own = self._unknown_to(reader, parcel)
-            if own is None:
-                return
-            parcel = own
         reader.offer(parcel)
         if reader.events > self._settings.queue_events or reader.bytes > self._settings.queue_bytes:
             self.cut_off += 1
             reader.end(Expired(f"the feed of {self._store.partition.id} was read too slowly and was cut off"))
-
-    def _unknown_to(self, reader: _Reader, parcel: _Parcel) -> _Parcel | None:
-        """What is new in a parcel to a reader that came with a position which is not reached yet."""
-        position = reader.position
-        events = [event for event in parcel.events if event.version > position]
-        if parcel.frontier >= position:
-            reader.position = UNKNOWN
-            if len(events) == len(parcel.events):
-                return parcel
-        elif not events:
-            return None
-        return _Parcel(self._store, events, max(parcel.frontier, position), sum(map(_weight, events)))
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -212,13 +191,13 @@ class PartitionFeeds:
         frontier = store.frontier
         since = frontier if query.since is None else query.since
         events = store.events_after(since)
-        reader = _Reader(since if since > frontier else UNKNOWN)
+        reader = _Reader()
         if not self._readers:
             store.recorder = self
             self._told = frontier
         self._readers.append(reader)
         try:
-            for parcel in self._parcels(events, since, max(since, frontier)):
+            for parcel in self._parcels(events, since, frontier):
                 yield parcel.batch
                 if reader.ended is not None:
                     raise reader.ended
@@ -232,8 +211,7 @@ class PartitionFeeds:
                     async with asyncio.timeout(FEED_BEAT_S):
                         await reader.wake.wait()
                 except TimeoutError:
-                    told = max(self._told, reader.position)
-                    yield FeedBatch(store.partition.id, told, [], store.frontier_age_s)
+                    yield FeedBatch(store.partition.id, self._told, [], store.frontier_age_s)
         finally:
             if reader in self._readers:
                 self._readers.remove(reader)

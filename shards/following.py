@@ -17,20 +17,22 @@ from .api.client import ApiConnection
 from .api.decode import Decoder
 from .feeds import PartitionFeeds
 from .handle import Assignment
-from .model.errors import NotReady, ShoalError
+from .model.errors import NotReady, ShoalError, TooLargeVersion
 from .model.partitions import Epoch
 from .model.queries import PartitionStatistics
 from .model.versions import Version
 from .settings import ShardSettings
 from .store.bodies import BodyCodec
 from .store.objects import PartitionStore
-from .waiting import FrontierWaiters
+from .waiting import FrontierWaiters, ProofSlots
 from .watch.permits import Permits
 from .watch.proof import FrontierProof
 from .watch.reflector import Reflector
 
 log = logging.getLogger("shoal.shards.following")
 
+FEED_WAIT_S = 3.0
+"""How long a feed that begins beyond the frontier waits for it."""
 FAILED_RETRY_S = 10.0
 """Before a reflector that failed in a way nobody foresaw is replaced. Slow: it may well fail again."""
 
@@ -46,7 +48,7 @@ class Followed:
         permits: Permits,
         settings: ShardSettings,
         codec: BodyCodec,
-        proof_slots: asyncio.Semaphore,
+        proof_slots: ProofSlots,
         rng: random.Random,
     ) -> None:
         loop = asyncio.get_running_loop()
@@ -66,6 +68,7 @@ class Followed:
             FrontierProof(partition, connection, self.store, self._decoder),
             slots=proof_slots,
             followed=lambda: self.running and not self.failure and self.reflector.status.state == "synced",
+            read=lambda: self.feeds.readers > 0,
         )
         self.failure = ""
         """Why there is no reflector just now; what is held is served meanwhile, and grows old."""
@@ -101,7 +104,25 @@ class Followed:
         """As `ShardHandle.overtake`."""
         self.feeds.flush()
         self.store.overtake(version)
+        self.waiters.overtaken()
         return self.store.frontier
+
+    async def reach(self, since: Version | None) -> None:
+        """Returns when a feed can go on from `since`, which another shard's feed had told.
+
+        Raises:
+            PastLost: the API server says that it is not there: it was restored from a backup, say, and what it said
+                before is void.
+            NotReady: whether it is could not be found out in time.
+        """
+        if since is None:
+            return
+        try:
+            await self.waiters.reached(since, FEED_WAIT_S, existed=True)
+        except TooLargeVersion as error:
+            raise NotReady(
+                f"{self.assignment.partition.id} has not come to {since} yet", retry_after_s=1
+            ) from error
 
     def _moved(self) -> None:
         self.waiters.moved()
@@ -181,5 +202,7 @@ class Followed:
             feeds=self.feeds.readers,
             feeds_cut_off=self.feeds.cut_off,
             late_events=past.late,
+            overtaken=store.overtaken,
             proofs=dict(self.waiters.proofs),
+            proofs_unasked=self.waiters.unasked,
         )

@@ -93,9 +93,9 @@ class ShardHandle(Protocol):
 
         Raises:
             NotServed: the shard does not hold the partition, or let it go.
-            NotReady: it has not been listed yet, or the shard is away.
-            Expired: `since` is older than history reaches; later: the API server lost its past, or the reader was
-                too slow and was cut off.
+            NotReady: it has not been listed yet, `since` was not reached in time, or the shard is away.
+            Expired: `since` is older than history reaches, or newer than the API server says it is (`PastLost`); later:
+                the API server lost its past, or the reader was too slow and was cut off.
         """
 
     async def overtake(self, query: OvertakeQuery) -> Version:

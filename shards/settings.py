@@ -107,9 +107,9 @@ class WireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     stream_idle_s: Positive = 60.0
     """A list nobody takes a page of for this long is ended, because the state it pages through stays in memory."""
     handshake_timeout_s: Positive = 5.0
-    """For connecting and for proving to each other who one is."""
+    """For connecting and for proving to each other who one is. A shard waits 1 s of it for a gateway's greeting."""
     unauthenticated_max: Count = 64
-    """Connections that have not proved yet who they are; a shard closes further ones at once."""
+    """Connections that have not proved yet who they are; with one more, a shard closes the one silent for longest."""
     keepalive_s: Annotated[float, Meta(ge=0.5, le=3600)] = 5.0
     """A peer that nothing was heard of for this long is gone. Each side says something three times as often."""
     tls_certificate: str | None = None

@@ -43,12 +43,15 @@ from .model.versions import Version
 from .settings import ShardSettings
 from .store.bodies import BodyCodec
 from .store.objects import PartitionStore
+from .waiting import ProofSlots
 from .watch.permits import Permits
 
 EXPIRY_S = 30.0
 """How often history is aged in partitions where nothing arrives."""
-PROOFS_MAX = 16
+PROOFS_MAX = 64
 """Proofs of frontiers under way at once in one shard; each takes a connection and about a second."""
+UNASKED_PROOFS_MAX = 16
+"""Of these, those that nobody waits for."""
 
 
 class Shard:
@@ -77,7 +80,7 @@ class Shard:
         self._followed: dict[PartitionId, Followed] = {}
         self._codecs: dict[str, BodyCodec] = {}
         self._ageing: asyncio.Task[None] | None = None
-        self._proof_slots = asyncio.Semaphore(PROOFS_MAX)
+        self._proof_slots = ProofSlots(asyncio.Semaphore(PROOFS_MAX), asyncio.Semaphore(UNASKED_PROOFS_MAX))
         self._queries: Counter[str] = Counter()
         self._query_seconds: defaultdict[str, float] = defaultdict(float)
         self._in_progress = 0
@@ -164,15 +167,16 @@ class Shard:
         """One page of one state. Raises NotServed, NotReady, TooLargeVersion, Expired, BadRequest."""
         with self._counted("list"):
             store = await self._ready_for(query)
-            return msgspec.structs.replace(store.page(query), age_s=store.frontier_age_s)
+            page = store.page(query)
+            return msgspec.structs.replace(page, age_s=store.frontier_age_s, resumable=store.resumable)
 
     async def stream(self, query: PageQuery) -> AsyncIterator[PageAnswer]:
         """All pages of the state at the first call, whatever happens meanwhile. Raises as `page`, before the first."""
         with self._counted("list"):
             store = await self._ready_for(query)
-            age_s = store.frontier_age_s
+            age_s, resumable = store.frontier_age_s, store.resumable
             for page in store.capture(query):
-                yield msgspec.structs.replace(page, age_s=age_s)
+                yield msgspec.structs.replace(page, age_s=age_s, resumable=resumable)
                 # A list of everything is long: others get their turn between two pages.
                 await asyncio.sleep(0)
 
@@ -196,6 +200,7 @@ class Shard:
     async def feed(self, query: FeedQuery) -> AsyncIterator[FeedBatch]:
         """As `ShardHandle.feed`; all readers of a partition get the same batch objects."""
         held = self._synced(query.partition)
+        await held.reach(query.since)
         batches = held.feeds.read(query)
         try:
             async for batch in batches:

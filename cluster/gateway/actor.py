@@ -17,14 +17,14 @@ from ...coordinator.handle_ray import RayCoordinatorHandle
 from ...shards.api.kubeconfig import Access
 from ...shards.handle_ray import NAMESPACE, answered, shard_directory
 from ...shards.logs import Level, configure_logging
-from ...shards.model.errors import SettingsError, ShoalError
+from ...shards.model.errors import NotReady, SettingsError, ShoalError
 from ...shards.settings import ApiSettings
 from ..listening import HttpServer
 from ..query.routing import Routing
 from ..settings import GatewaySettings
 from .assembly import Upstream, assemble
 from .server import parse_listen, serve
-from .status import GatewayReport
+from .status import GatewayReport, InstallationStatus
 from .trimming import keep_trimmed
 
 log = logging.getLogger("shoal.cluster.gateway.actor")
@@ -58,10 +58,15 @@ class GatewayActor:
     def __init__(self, plan: GatewayPlan) -> None:
         configure_logging(plan.log_level)
         self._plan = plan
+        self._problem = ""
         coordinator = RayCoordinatorHandle()
         self._routing = Routing(coordinator)
         access = plan.access
-        self._upstream = Upstream(access.connect(plan.api), access.anonymous().connect(plan.api))
+        nobody = access.anonymous()
+        streaming = msgspec.structs.replace(plan.api, connections=plan.settings.forwarding.streams)
+        self._upstream = Upstream(
+            access.connect(plan.api), nobody.connect(plan.api), nobody.connect(streaming)
+        )
         self._gateway = assemble(
             self._routing, shard_directory, coordinator, self._upstream, plan.settings, peers=self._peers
         )
@@ -80,12 +85,23 @@ class GatewayActor:
                 server = await serve(self._gateway, host, port, settings, shared=settings.gateways > 1)
                 self._server.set_result(server)
             except SettingsError as error:
-                log.warning("cannot listen yet", extra={"problem": str(error)})
+                self._problem = str(error)
+                log.warning("cannot listen yet", extra={"problem": self._problem})
                 await asyncio.sleep(BIND_RETRY_S)
 
     async def url(self) -> str:
         """Where it serves, once it does."""
         return (await asyncio.shield(self._server)).url
+
+    async def problem(self) -> str:
+        """Why it does not serve yet; empty if it does, or has not tried."""
+        return "" if self._server.done() else self._problem
+
+    async def status(self) -> InstallationStatus:
+        """What the installation reports about itself, for those who started it. Raises NotReady until it serves."""
+        if not self._server.done():
+            raise NotReady(f"a gateway does not listen yet{': ' if self._problem else ''}{self._problem}")
+        return await self._gateway.status()
 
     async def report(self, name: str) -> GatewayReport:
         """What it is doing; `name` is what the caller knows it by."""

@@ -24,22 +24,25 @@ from ..serving.paths import OtherPath, RequestPath, parse_path
 from ..settings import GatewaySettings
 from ..watching.router import WatchRouter
 from .asked import Asked, Client
-from .authentication import NOBODY, Authenticator, Caller
+from .authentication import NOBODY, Authenticator, Caller, Untrusted
 from .authorization import Authorization, EverythingAllowed
 from .counting import PATH as COUNT
 from .counting import Counting, count_attributes
+from .delegation import Delegation
 from .discovery import VERBS, Discovery
 from .dispatch import Dispatch
+from .doorway import check_unguarded
 from .exchange import Exchange
 from .http import Receive, Request, Scope, Send, error_answer, patient, read_request
 from .metrics import GatewayMetrics
 from .openapi import OpenApiMirror
-from .pages import HEALTH, METRICS, Pages
+from .pages import HEALTH, METRICS, PINGS, Pages
 from .protection import CONNECTIONS, Overloaded, Protection
 from .reading import Reading
 from .resources import Resources
-from .status import GatewayReport, Peers, Reports, StatusSource
-from .tls import peer_certificate
+from .self_reviews import SelfReviews
+from .status import GatewayReport, InstallationStatus, Peers, Reports, StatusSource
+from .tls import client_certificate
 from .turns import Turns
 from .watches import Watches
 from .writing import Forwarder
@@ -67,6 +70,7 @@ class Gateway:
         openapi: OpenApiMirror | None = None,
         forwarder: Forwarder | None = None,
         peers: Peers | None = None,
+        delegation: Delegation | None = None,
         now: Callable[[], datetime] = _utc_now,
         overlook_refused: bool = False,
     ) -> None:
@@ -86,7 +90,15 @@ class Gateway:
         self._reports = Reports(router.routing, shards, coordinator, peers or self._alone)
         self._watching = watching
         self._openapi = openapi
-        self._pages = Pages(router.routing, self._reports, self.metrics, overlook_refused=overlook_refused)
+        self._delegation = delegation
+        self._pages = Pages(
+            router.routing,
+            self._reports,
+            self.metrics,
+            delegation=delegation,
+            openapi=openapi is not None,
+            overlook_refused=overlook_refused,
+        )
         discovery = Discovery(verbs=VERBS if forwarder is None else None)
         resources = Resources(router.routing, discovery)
         self._dispatch = Dispatch(
@@ -99,9 +111,15 @@ class Gateway:
             pages=self._pages,
             openapi=openapi,
             forwarder=forwarder,
+            self_reviews=SelfReviews(self._authorization, asks=self._asks, forwarder=forwarder),
             authorization=self._authorization,
             now=now,
         )
+
+    @property
+    def _asks(self) -> bool:
+        """Whether anybody is asked who they are."""
+        return self._authenticator is not None and self._authenticator.asks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -120,6 +138,10 @@ class Gateway:
         guard = self.protection
         return GatewayReport(gateway=name, pid=os.getpid(), requests=guard.requests, watches=guard.watches)
 
+    async def status(self) -> InstallationStatus:
+        """What the whole installation reports about itself: the page ``/shoal/v1/status``."""
+        return await self._pages.status()
+
     async def _alone(self) -> tuple[GatewayReport, ...]:
         return (self.report(),)
 
@@ -137,6 +159,8 @@ class Gateway:
         if self._authenticator is not None:
             await self._authenticator.aclose()
         await self._authorization.aclose()
+        if self._delegation is not None:
+            await self._delegation.aclose()
 
     # -- one request -----------------------------------------------------------------------------------------
 
@@ -158,7 +182,8 @@ class Gateway:
         if not exchange.code:
             methods = self._dispatch.methods if isinstance(problem, MethodNotAllowed) else ""
             crowded = isinstance(problem, Overloaded) and problem.limit == CONNECTIONS
-            await exchange.send(error_answer(problem, allow=methods, close=crowded))
+            last = crowded or isinstance(problem, Untrusted)
+            await exchange.send(error_answer(problem, allow=methods, close=last))
             return
         if not exchange.stalled:
             self.metrics.aborted.labels("incomplete").inc()
@@ -168,14 +193,17 @@ class Gateway:
         request = exchange.request = read_request(client.scope)
         path = parse_path(request.path)
         page = path.path.rstrip("/") if isinstance(path, OtherPath) else ""
-        if page in HEALTH and request.reads:
-            exchange.verb = page.strip("/")
+        if page in (*HEALTH, *PINGS) and request.reads:
+            exchange.verb = page.split("/")[1]
             await exchange.send(await self._pages.health(page, request))
             return
+        if not self._asks:
+            check_unguarded(request)
         crowded = client.connection.get("crowded", False)
         if crowded and page != METRICS:
             raise self.protection.refusal(CONNECTIONS)
-        place = self.protection.enter(counted=page != METRICS)
+        known = self._authenticator is None or self._authenticator.knows(request)
+        place = self.protection.enter(counted=page != METRICS, known=known)
         try:
             user = await self._authenticate(request, client)
             place.belongs_to(user.name)
@@ -190,7 +218,7 @@ class Gateway:
         if self._authenticator is None or self._authenticator.is_open(request.path):
             return NOBODY
         tls = client.connection.get("tls")
-        certificate = peer_certificate(tls()) if tls is not None else None
+        certificate = client_certificate(tls()) if tls is not None else None
         counter = self.metrics.authentications
         try:
             caller: Caller = await self._authenticator.authenticate(request, certificate)

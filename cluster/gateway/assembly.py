@@ -18,6 +18,7 @@ from ..settings import GatewaySettings
 from .app import Gateway
 from .authentication import Authenticator, asks_who
 from .authorization import Authorization, Authorizer, EverythingAllowed
+from .delegation import Delegation
 from .openapi import OpenApiMirror
 from .reviews import Reviewer
 from .status import Peers, StatusSource
@@ -25,17 +26,19 @@ from .writing import Forwarder
 
 
 class Upstream(NamedTuple):
-    """The API server, reached in two ways."""
+    """The API server, and how it is reached."""
 
     ours: ApiConnection
     """With Shoal's own credentials."""
     nobodys: ApiConnection
     """Without any (`Access.anonymous`)."""
+    streams: ApiConnection | None = None
+    """The same once more, for what is read for long; None: over `nobodys`."""
 
     async def aclose(self) -> None:
-        """Closes both."""
-        await self.ours.aclose()
-        await self.nobodys.aclose()
+        """Closes all."""
+        for connection in filter(None, self):
+            await connection.aclose()
 
 
 def assemble(
@@ -48,17 +51,22 @@ def assemble(
     peers: Peers | None = None,
 ) -> Gateway:
     """The gateway; `routing` is to be followed by the caller, `upstream` to be closed after the gateway."""
+    forwarder: Forwarder | None = None
     forwards = settings.writes == "forward"
     floor = ReadFloor(asyncio.get_running_loop().time) if forwards else None
     router = QueryRouter(routing, shards, shard_timeout_s=settings.shard_timeout_s, floor=floor)
     reviewer = Reviewer(upstream.ours, audiences=settings.authentication.audiences)
     authorization: Authorization = EverythingAllowed()
     authenticator: Authenticator | None = None
+    delegation: Delegation | None = None
     if asks_who(settings.authentication):
         authorization = Authorizer(reviewer, settings.authorization)
         authenticator = Authenticator(
             settings.authentication, reviewer, authorization, reviews=settings.authorization
         )
+        delegation = Delegation(upstream.ours, settings.authentication)
+    if forwards:
+        forwarder = Forwarder(upstream.nobodys, settings.forwarding, streams=upstream.streams, floor=floor)
     return Gateway(
         router,
         shards,
@@ -67,6 +75,7 @@ def assemble(
         authenticator=authenticator,
         authorization=authorization,
         openapi=OpenApiMirror(upstream.ours),
-        forwarder=Forwarder(upstream.nobodys, settings.forwarding, floor=floor) if forwards else None,
+        forwarder=forwarder,
         peers=peers,
+        delegation=delegation,
     )

@@ -32,6 +32,11 @@ from .verdicts import Verdicts
 TOKEN_CHARS_MAX: Final = 64 << 10
 """A longer token is nobody's."""
 
+
+class Untrusted(Unauthorized):
+    """The certificate's authority was removed after its connection had begun: a new one has to be made."""
+
+
 Credential = Literal["token", "certificate", "none"]
 
 
@@ -101,6 +106,13 @@ class Authenticator:
         """Whether a path is answered to everybody, unasked."""
         return path.rstrip("/") in self._settings.open_paths
 
+    def knows(self, request: Request) -> bool:
+        """Whether it can be said without asking the API server who asks, or that nobody does."""
+        token = bearer_token(request.values("authorization"))
+        if not (token and self._settings.tokens) or len(token) > TOKEN_CHARS_MAX:
+            return True
+        return self._tokens.held(_digest(token)) is not None
+
     async def authenticate(self, request: Request, certificate: PeerCertificate | None = None) -> Caller:
         """Who asks, or whom they impersonate.
 
@@ -143,6 +155,8 @@ class Authenticator:
         raise Unauthorized("Unauthorized")
 
     async def _by_certificate(self, certificate: PeerCertificate) -> Caller:
+        if not certificate.trusted():
+            raise Untrusted("Unauthorized")
         user = certificate_user(certificate, self._wall())
         if user is None:
             raise Unauthorized("Unauthorized")
@@ -155,8 +169,7 @@ class Authenticator:
     async def _by_token(self, token: str) -> Caller:
         if len(token) > TOKEN_CHARS_MAX:
             raise Unauthorized("Unauthorized")
-        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-        verdict = await self._tokens.of(digest, lambda: self._reviewer.token(token))
+        verdict = await self._tokens.of(_digest(token), lambda: self._reviewer.token(token))
         if verdict.user is None:
             raise Unauthorized("Unauthorized")
 
@@ -164,6 +177,10 @@ class Authenticator:
             return await self._by_token(token)
 
         return _caller(authenticated(verdict.user), "token", renewed)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
 
 
 def asks_who(settings: AuthenticationSettings) -> bool:

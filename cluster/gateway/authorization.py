@@ -19,14 +19,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import astuple
 from typing import Protocol, runtime_checkable
 
 from ...shards.model.errors import Forbidden, NotReady, ShoalError, Unauthorized
 from ..serving.identity import Attributes, User, forbidden
 from .reviews import AccessVerdict, Reviewer
 from .settings import AuthorizationSettings
-from .verdicts import Verdicts
+from .verdicts import Verdicts, digest
 
+REMEMBERED_CHARS = 8 << 10
+"""A question that is longer is asked each time: its like is not seen again, and nobody may fill what is remembered
+with it."""
 RECHECK_JITTER = 0.1
 """Watches that began together ask up to this part earlier, so that they do not ask together for ever."""
 
@@ -51,6 +55,13 @@ class Authorization(Protocol):
             TooManyRequests: too many questions are waiting.
         """
 
+    async def verdict(self, user: User, attributes: Attributes) -> AccessVerdict:
+        """Whether the user may, in the API server's words.
+
+        Raises:
+            NotReady, TooManyRequests: as `require`.
+        """
+
     async def revoked(self, user: User, attributes: Attributes) -> ShoalError:
         """Returns once the user may not any more, with the reason: what an open watch waits on."""
 
@@ -67,7 +78,7 @@ class Authorizer:
         self._reviewer = reviewer
         self._settings = settings
         self._rng = rng or random.Random()
-        self._verdicts: Verdicts[tuple[object, ...], AccessVerdict] = Verdicts(
+        self._verdicts: Verdicts[bytes, AccessVerdict] = Verdicts(
             "permissions",
             good_life_s=settings.allowed_life_s,
             bad_life_s=settings.denied_life_s,
@@ -79,12 +90,17 @@ class Authorizer:
 
     async def require(self, user: User, attributes: Attributes) -> None:
         """As `Authorization.require`."""
+        verdict = await self.verdict(user, attributes)
+        if not verdict.allowed:
+            raise forbidden(user, attributes, verdict.reason)
+
+    async def verdict(self, user: User, attributes: Attributes) -> AccessVerdict:
+        """As `Authorization.verdict`."""
         whole = attributes.unselected
         verdict = await self._verdict(user, whole)
         if not verdict.allowed and whole != attributes:
             verdict = await self._verdict(user, attributes)
-        if not verdict.allowed:
-            raise forbidden(user, attributes, verdict.reason)
+        return verdict
 
     async def revoked(self, user: User, attributes: Attributes) -> ShoalError:
         """As `Authorization.revoked`; how soon is said at the top of this module.
@@ -116,8 +132,11 @@ class Authorizer:
         await self._verdicts.aclose()
 
     async def _verdict(self, user: User, attributes: Attributes) -> AccessVerdict:
+        long = sum(map(len, astuple(attributes))) > REMEMBERED_CHARS
         return await self._verdicts.of(
-            (user.identity, attributes), lambda: self._reviewer.access(user, attributes)
+            digest((user.identity, attributes)),
+            lambda: self._reviewer.access(user, attributes),
+            remember=not long,
         )
 
 
@@ -126,6 +145,10 @@ class EverythingAllowed:
 
     async def require(self, user: User, attributes: Attributes) -> None:
         """Always."""
+
+    async def verdict(self, user: User, attributes: Attributes) -> AccessVerdict:  # noqa: ARG002 - one signature
+        """They may."""
+        return AccessVerdict(allowed=True)
 
     async def revoked(self, user: User, attributes: Attributes) -> ShoalError:  # noqa: ARG002 - one signature
         """Never."""

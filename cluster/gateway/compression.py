@@ -37,6 +37,8 @@ PIECE_BYTES: Final = 256 << 10
 """Compressed in one go, some 2 ms: long enough that the way to another thread and back does not show."""
 WORKERS: Final = max(1, min(4, (os.cpu_count() or 2) - 1))
 """Threads that compress: one processor is left to the event loop."""
+HEADER_CHARS_MAX: Final = 8 << 10
+"""A longer Accept-Encoding is not read: the answer goes as it is."""
 _GZIP_WINDOW: Final = 31
 """zlib's way to be asked for a gzip header and trailer around a window of 32 KiB."""
 _NAMES: Final = ("gzip", "x-gzip")
@@ -47,6 +49,8 @@ def accepts_gzip(accept_encoding: str | None) -> bool:
 
     kube-apiserver looks for the bare word alone; ``gzip;q=0`` is honoured here, which it misses, and ``*`` is taken.
     """
+    if len(accept_encoding or "") > HEADER_CHARS_MAX:
+        return False
     wildcard = False
     for part in (accept_encoding or "").lower().split(","):
         name, *parameters = (piece.strip() for piece in part.split(";"))

@@ -18,9 +18,10 @@ from ..serving.negotiation import (
 )
 from ..serving.paths import DiscoveryPath
 from .http import Answer, Request, no_such_page
+from .self_reviews import SELF_REVIEWS
 
 VERBS = frozenset({"get", "list", "watch"})
-"""What is answered here. Where writes are forwarded all verbs are, and subresources too."""
+"""What is answered here, besides reviews. Where writes are forwarded all verbs are, and subresources too."""
 
 
 class Discovery:
@@ -29,7 +30,7 @@ class Discovery:
     def __init__(self, *, verbs: frozenset[str] | None = VERBS) -> None:
         self._verbs = verbs
         self._catalogue: tuple[ResourceType, ...] = ()
-        self._documents = DiscoveryDocuments((), verbs=verbs)
+        self._documents = DiscoveryDocuments((), verbs=verbs, also=SELF_REVIEWS)
         self._groups: frozenset[tuple[str, str]] = frozenset()
 
     def answer(self, path: DiscoveryPath, request: Request, routes: RouteIndex) -> Answer:
@@ -70,7 +71,7 @@ class Discovery:
     def _current(self, routes: RouteIndex) -> DiscoveryDocuments:
         catalogue = routes.table.catalogue
         if catalogue is not self._catalogue and catalogue != self._catalogue:
-            self._documents = DiscoveryDocuments(catalogue, verbs=self._verbs)
+            self._documents = DiscoveryDocuments(catalogue, verbs=self._verbs, also=SELF_REVIEWS)
             self._groups = frozenset(
                 (known.resource.group, known.resource.version) for known in catalogue if not known.custom
             )

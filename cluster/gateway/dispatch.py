@@ -6,7 +6,8 @@ an object, a collection       `reading`, `watches`
 ``/openapi``                  `openapi`: the API server's own, mirrored
 ``/shoal/v1/count``           `counting`
 other pages                   `pages`
-a method that writes          405 where there is something, or `writing`, which forwards it to the API server
+a review of oneself           `self_reviews`
+a method that writes          405 where the API server has something, or `writing`, which forwards it there
 ============================  ===============================================================================
 """
 
@@ -16,13 +17,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
-
 from ...shards.model.errors import MethodNotAllowed
-from ...shards.model.resources import ResourceType
 from ..query.request import CollectionQuery
 from ..query.routing import Routing
-from ..serving.options import ListOptions, parse_field_selector
+from ..serving.options import ListOptions
 from ..serving.paths import DiscoveryPath, OtherPath, RequestPath, ResourcePath
 from ..watching.forms import line_form
 from . import counting, description
@@ -35,12 +33,11 @@ from .openapi import OpenApiMirror, is_openapi
 from .pages import PAGES, Pages
 from .reading import Reading, accepted_form
 from .resources import Resources
+from .self_reviews import SelfReviews
 from .watches import Watches
-from .writing import Forwarder
+from .writing import LONG_SUBRESOURCES, Forwarder
 
 READ_ONLY = "the server does not allow this method on the requested resource: Shoal is read-only"
-LONG_SUBRESOURCES = ("log",)
-"""Read for as long as the client likes, when passed on: they count as watches."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +53,7 @@ class Dispatch:
     pages: Pages
     openapi: OpenApiMirror | None
     forwarder: Forwarder | None
+    self_reviews: SelfReviews
     authorization: Authorization
     now: Callable[[], datetime]
 
@@ -66,7 +64,9 @@ class Dispatch:
             ShoalError: why it cannot be, as a Status; once something has been sent, why it cannot be completed.
         """
         request, exchange = asked.request, asked.exchange
-        if self.forwards(request, asked.path):
+        if self.self_reviews.takes(request, asked.path):
+            await self.self_reviews.answer(asked)
+        elif self.forwards(request, asked.path):
             await self._forward(asked)
         elif request.method == "OPTIONS":
             await exchange.send(Answer(200, body=b"", headers=(NO_CACHE, ("Allow", self.methods))))
@@ -101,16 +101,13 @@ class Dispatch:
         options = ListOptions.parse(request.parameters, resource_type, watching=path.watching)
         if options.watch:
             exchange.verb = "watch"
-            await self._watch(asked, path, resource_type, options)
+            await self._watch(asked, path, options)
         elif not await self.reading.list(asked, path, resource_type, options) and not exchange.stalled:
             exchange.metrics.aborted.labels("client gone").inc()
 
-    async def _watch(
-        self, asked: Asked, path: ResourcePath, resource_type: ResourceType, options: ListOptions
-    ) -> None:
+    async def _watch(self, asked: Asked, path: ResourcePath, options: ListOptions) -> None:
         if path.name is not None:
-            name = parse_field_selector(f"metadata.name={_escaped(path.name)}", resource_type)
-            options = msgspec.structs.replace(options, field_selector=name)
+            options = options.naming(path.name)
         accepted = accepted_form(asked.request, stream=True)
         form = line_form(accepted, self.now)
         query = CollectionQuery(resource=path.identity, namespace=path.namespace, options=options)
@@ -146,7 +143,9 @@ class Dispatch:
 
     def forwards(self, request: Request, path: RequestPath) -> bool:
         """Whether the API server answers, which then also decides who may."""
-        return self.forwarder is not None and self.forwarder.takes(request, path)
+        if self.forwarder is None or self.self_reviews.takes(request, path):
+            return False
+        return self.forwarder.takes(request, path)
 
     async def _forward(self, asked: Asked) -> None:
         forwarder, request, path = self.forwarder, asked.request, asked.path
@@ -155,7 +154,7 @@ class Dispatch:
         exchange = asked.exchange
         exchange.verb = "forward"
         exchange.compresses = False  # what trickles in, such as a log, must not wait for more
-        if request.reads and path.subresource in LONG_SUBRESOURCES:
+        if request.reads and path.subresource in LONG_SUBRESOURCES:  # it stays as a watch does
             asked.place.becomes_watch()
         try:
             await forwarder.forward(asked)
@@ -167,13 +166,8 @@ class Dispatch:
         """Whether there is anything at a path, subresources taken on trust. Raises as `Resources.known`."""
         match path:
             case ResourcePath():
-                return self.resources.known(path.identity) is not None
+                return self.resources.served(path.identity)
             case DiscoveryPath():
                 return self.discovery.serves(path, self.routing.index)
             case OtherPath():
                 return path.path.rstrip("/") in ("", *PAGES)
-
-
-def _escaped(value: str) -> str:
-    """A field selector's value (``fields.EscapeValue``)."""
-    return value.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")

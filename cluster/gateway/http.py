@@ -76,7 +76,7 @@ def read_request(scope: Scope) -> Request:
     """The request of an ASGI scope.
 
     Raises:
-        BadRequest: a query that cannot be taken apart.
+        BadRequest: a query that cannot be taken apart, or a Connection header that names what tells who asks.
     """
     try:
         parameters = parse_qsl(
@@ -90,15 +90,32 @@ def read_request(scope: Scope) -> Request:
     fields = tuple(
         (name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope.get("headers", ())
     )
+    headers = _joined_headers(fields)
+    hidden = [name for name in connection_options(headers.get("connection", "")) if tells_who(name)]
+    if hidden:
+        # Somebody between here and the client may have dropped it, or may drop it: then others are asked for.
+        raise BadRequest(
+            f"the Connection header names {min(hidden)[:80]!r}: headers that tell who asks are not the connection's"
+        )
     return Request(
         method=scope["method"],
         path=scope["path"],
         parameters=tuple(parameters),
-        headers=_joined_headers(fields),
+        headers=headers,
         server=f"{server[0]}:{server[1]}" if server and server[1] is not None else "",
         fields=fields,
         target=_target(scope),
     )
+
+
+def connection_options(header: str) -> set[str]:
+    """Names, in lower case, that a Connection header says are of this connection alone (RFC 9110, 7.6.1)."""
+    return {name.strip().lower() for name in header.split(",")} - {""}
+
+
+def tells_who(name: str) -> bool:
+    """Whether a header, its name in lower case, says who asks, or as whom."""
+    return name == "authorization" or name.startswith("impersonate-")
 
 
 def _target(scope: Scope) -> str:

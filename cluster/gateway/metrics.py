@@ -312,6 +312,13 @@ def _of_partitions(table: RouteTable, report: Report) -> Iterator[Metric]:
     yield _counter("shoal_dropped", "Objects that arrived outside of the cover.", _PARTITION, dropped)
     cut_off = [(labels, partition.feeds_cut_off) for labels, partition in rows]
     yield _counter("shoal_feeds_cut_off", "Gateways that read too slowly.", _PARTITION, cut_off)
+    unasked = [(labels, partition.proofs_unasked) for labels, partition in rows]
+    yield _counter(
+        "shoal_frontier_proofs_unasked",
+        "Times a frontier stayed behind what was shown of its siblings and was to be proved.",
+        _PARTITION,
+        unasked,
+    )
     for value, name, text, label in _COUNTERS:
         samples = [
             ((*labels, key), count)

@@ -8,15 +8,23 @@ from ... import __version__
 from ...shards.model.errors import NotReady
 from ..query.routing import Routing
 from . import description
+from .delegation import Delegation
 from .http import JSON, Answer, Request, text_answer
 from .metrics import GatewayMetrics
 from .readiness import Check, readiness, render_checks
+from .self_reviews import SELF_REVIEWS
 from .status import InstallationStatus, Reports
 
 HEALTH = ("/healthz", "/livez", "/readyz")
+PINGS = tuple(f"{page}/ping" for page in HEALTH)
+"""The one check of each that can be asked for alone: this process answers."""
 METRICS = "/metrics"
+REVIEWS = "reviews"
+"""The check of Shoal's own permission to ask who may read, where anybody is asked who they are."""
+OPENAPI = ("/openapi/v2", "/openapi/v3")
 PAGES = (
     *HEALTH,
+    *PINGS,
     METRICS,
     "/shoal/v1/count",
     "/shoal/v1/openapi.json",
@@ -30,15 +38,27 @@ class Pages:
     """Answers for what is neither a resource nor about resources."""
 
     def __init__(
-        self, routing: Routing, reports: Reports, metrics: GatewayMetrics, *, overlook_refused: bool
+        self,
+        routing: Routing,
+        reports: Reports,
+        metrics: GatewayMetrics,
+        *,
+        delegation: Delegation | None = None,
+        openapi: bool = False,
+        overlook_refused: bool,
     ) -> None:
+        """Without `delegation` nobody is asked who they are; `openapi` says whether there is any."""
         self._routing = routing
         self._reports = reports
         self._metrics = metrics
+        self._delegation = delegation
+        self._openapi = openapi
         self._overlook_refused = overlook_refused
 
     async def health(self, path: str, request: Request) -> Answer:
-        """``/livez``, ``/healthz`` or ``/readyz``."""
+        """``/livez``, ``/healthz`` or ``/readyz``, or one of `PINGS`."""
+        if path in PINGS:
+            return text_answer("ok")
         name = path.strip("/")
         checks = await self._checks() if name == "readyz" else [Check("ping")]
         excluded = [value for key, value in request.parameters if key == "exclude"]
@@ -65,32 +85,39 @@ class Pages:
                 body, content_type = self._metrics.scrape(self._routing.table, report, accept)
                 return Answer(200, content_type, body)
             case "/shoal/v1/status":
-                return await self._status()
+                return Answer(200, JSON, msgspec.json.encode(await self.status()) + b"\n")
             case description.PATH:
                 return description.answer(request)
             case _:
                 return None
 
     def _paths(self) -> Answer:
-        groups = {known.resource.root for known in self._routing.table.catalogue}
-        paths = sorted({*groups, "/api", "/apis", *PAGES})
+        offered = [known.resource for known in (*self._routing.table.catalogue, *SELF_REVIEWS)]
+        groups = {f"/apis/{resource.group}" for resource in offered if resource.group}
+        versions = {resource.root for resource in offered}
+        openapi = OPENAPI if self._openapi else ()
+        paths = sorted({*groups, *versions, "/api", "/apis", *openapi, *PAGES})
         return Answer(200, JSON, msgspec.json.encode({"paths": paths}) + b"\n")
 
     async def _checks(self) -> list[Check]:
-        return readiness(
+        checks = readiness(
             self._routing.table,
             await self._reports.latest(),
             problem=self._routing.problem,
             overlook_refused=self._overlook_refused,
         )
+        if self._delegation is None:
+            return checks
+        return [*checks, Check(REVIEWS, await self._delegation.problem())]
 
-    async def _status(self) -> Answer:
+    async def status(self) -> InstallationStatus:
+        """What the installation reports about itself."""
         checks = await self._checks()
         waiting_for = tuple(f"{check.name} {check.problem}" for check in checks if check.problem)
-        status = InstallationStatus(
+        return InstallationStatus(
             shoal_version=__version__,
             ready=not waiting_for,
             waiting_for=waiting_for,
+            cannot_review="".join(check.problem for check in checks if check.name == REVIEWS),
             report=await self._reports.latest(),
         )
-        return Answer(200, JSON, msgspec.json.encode(status) + b"\n")

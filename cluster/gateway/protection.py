@@ -2,8 +2,9 @@
 
 Two kinds of places: for requests, which end by themselves soon, and for watches, which stay (kube-apiserver's
 ``--max-requests-inflight`` leaves those out as well). Either is limited in total and for each user, so that nobody
-takes them all. Health is asked without a place: whoever has to decide whether to end this process must get an answer
-when it is busiest.
+takes them all. While the API server is asked who somebody is, a request has a place of a third kind: those who turn
+out to be nobody have taken nothing from those who are known. Health is asked without a place: whoever has to decide
+whether to end this process must get an answer when it is busiest.
 
 Pure accounting; nothing waits here. What is forgotten with its last place is the user's name, so made-up names cost
 nothing.
@@ -41,6 +42,7 @@ class Protection:
         self.limits = limits
         self.requests = 0
         self.watches = 0
+        self.unidentified = 0
         self._refused = refused
         self._requests_of: Counter[str] = Counter()
         self._watches_of: Counter[str] = Counter()
@@ -50,16 +52,27 @@ class Protection:
         """Users with a request or watch under way."""
         return len(self._requests_of.keys() | self._watches_of.keys())
 
-    def enter(self, *, counted: bool = True) -> Place:
+    def enter(self, *, counted: bool = True, known: bool = True) -> Place:
         """A request's place; to be left in any case. One that is not `counted` is there however many there are.
+
+        `known`: who asks is known, or need not be asked of anybody else. Requests of which that has yet to be found out
+        have places of their own, so that made-up tokens take none from anybody.
 
         Raises:
             Overloaded: there are too many.
         """
+        if not known:
+            if counted and self.unidentified >= self.limits.unidentified:
+                raise self.refusal("unidentified")
+            self.unidentified += 1
+            return Place(self, counted=counted, known=False)
+        self._enter(counted=counted)
+        return Place(self, counted=counted)
+
+    def _enter(self, *, counted: bool) -> None:
         if counted and self.requests >= self.limits.requests:
             raise self.refusal("requests")
         self.requests += 1
-        return Place(self)
 
     def refusal(self, limit: str) -> Overloaded:
         """The error for a limit, counted."""
@@ -97,19 +110,24 @@ class Protection:
 class Place:
     """One request's."""
 
-    __slots__ = ("_kind", "_protection", "_user")
+    __slots__ = ("_counted", "_kind", "_protection", "_user")
 
-    def __init__(self, protection: Protection) -> None:
+    def __init__(self, protection: Protection, *, counted: bool = True, known: bool = True) -> None:
         self._protection = protection
         self._user: str | None = None
-        self._kind = "request"
+        self._counted = counted
+        self._kind = "request" if known else "unidentified"
 
     def belongs_to(self, user: str) -> None:
         """Counts it as this user's.
 
         Raises:
-            Overloaded: the user has too many.
+            Overloaded: there are too many, or the user has too many.
         """
+        if self._kind == "unidentified":
+            self._protection._enter(counted=self._counted)  # noqa: SLF001
+            self._protection.unidentified -= 1
+            self._kind = "request"
         self._protection._admit(user)  # noqa: SLF001 - two halves of one accounting
         self._user = user
 
@@ -129,6 +147,8 @@ class Place:
     def leave(self) -> None:
         """Gives it back; safe to repeat."""
         match self._kind:
+            case "unidentified":
+                self._protection.unidentified -= 1
             case "request":
                 self._protection._leave(self._user)  # noqa: SLF001
             case "watch":

@@ -54,7 +54,6 @@ class Reading:
         """One object. Raises as `QueryRouter.get`, and NotAcceptable."""
         request = asked.request
         accepted = accepted_form(request)
-        accepted.require(is_list=False)
         assert path.name is not None
         query = ObjectQuery(
             resource=path.identity,
@@ -64,6 +63,7 @@ class Reading:
             resource_version=request.parameter("resourceVersion") or "",
         )
         answer = await self._router.get(query, partial=partial_will_do(request))
+        accepted.require(is_list=False)  # only now: what is not there is 404 in any form
         body = object_form(answer.body, resource_type, accepted, now=self._now())
         return Answer(200, accepted.content_type, body, headers=asked.exchange.rests_on(answer.provenance))
 

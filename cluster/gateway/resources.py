@@ -13,6 +13,7 @@ from ..serving.paths import ResourcePath
 from .discovery import Discovery
 
 NO_SUBRESOURCES = ": Shoal does not serve subresources"
+"""But for ``status``, whose answer is the object."""
 
 
 class Resources:
@@ -32,11 +33,21 @@ class Resources:
         known = self.known(path.identity)
         if known is None:
             return None
-        if path.subresource is not None:
+        if path.subresource is not None and not _is_object(path, known):
             raise UnknownResource(NO_SUBRESOURCES)
         if known.namespaced != (path.namespace is not None) and (path.name or not known.namespaced):
             raise UnknownResource
         return known
+
+    def served(self, resource: Resource) -> bool:
+        """Whether the API server has a resource, followed here or not.
+
+        Raises:
+            UnknownResource, NotReady: as `readable`, for one it does not have.
+        """
+        if str(resource) in dict(self._routing.index.table.excluded):
+            return True
+        return self.known(resource) is not None
 
     def known(self, resource: Resource) -> ResourceType | None:
         """A resource, subresources taken on trust. Answers and raises as `readable`."""
@@ -52,3 +63,8 @@ class Resources:
                 return None
             raise UnknownResource
         return known
+
+
+def _is_object(path: ResourcePath, known: ResourceType) -> bool:
+    """Whether a path ends in ``status``, which kube-apiserver answers with the whole object."""
+    return path.subresource == "status" and "status" in known.subresources and not path.watching

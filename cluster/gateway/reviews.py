@@ -9,6 +9,7 @@ for a TokenReview.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +17,10 @@ import msgspec
 from ...shards.api.client import ApiConnection, fetch
 from ...shards.api.requests import JSON, ApiRequest
 from ...shards.model.errors import ConnectionFailed, NotReady, ShoalError, Upstream
+from ...shards.model.selector_tests import echoed
 from ..serving.identity import Attributes, User
+
+log = logging.getLogger("shoal.cluster.gateway.reviews")
 
 TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
 ACCESS_REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -84,6 +88,8 @@ class Reviewer:
     def __init__(self, connection: ApiConnection, *, audiences: tuple[str, ...] = ()) -> None:
         self._connection = connection
         self._audiences = audiences
+        self._problem = ""
+        """What was logged last: a failure is logged once, not with every question."""
 
     async def token(self, token: str) -> TokenVerdict:
         """Whose token it is.
@@ -117,20 +123,30 @@ class Reviewer:
             "spec": access_spec(user, attributes),
         }
         status = (await self._ask(ACCESS_REVIEWS, review, _AccessReview)).status
-        return AccessVerdict(status.allowed and not status.denied, status.reason)
+        return AccessVerdict(status.allowed and not status.denied, echoed(status.reason))
 
     async def _ask(self, path: str, review: dict[str, Any], kind: type[_Review]) -> _Review:
         request = ApiRequest("POST", path, headers=_HEADERS, body=msgspec.json.encode(review))
         try:
-            return msgspec.json.decode(await self._fetch(request), type=kind)
+            answer = msgspec.json.decode(await self._fetch(request), type=kind)
         except Upstream as error:
             hint = f": {_GRANT}" if error.http_status in (401, 403) else ""
             why = f"it answered {error.http_status}{hint}"
         except msgspec.MsgspecError:
             why = "its answer is no review"
         except ShoalError as error:
-            why = error.message
+            # NB: it names the API server's address, which is no business of somebody nobody knows yet.
+            self._failed(path, error)
+            why = "it cannot be reached, or does not answer; the gateway's log says more"
+        else:
+            self._problem = ""
+            return answer
         raise NotReady(f"the API server cannot be asked by {path.rpartition('/')[2]}: {why}", retry_after_s=1)
+
+    def _failed(self, path: str, error: ShoalError) -> None:
+        if error.message != self._problem:
+            self._problem = error.message
+            log.warning("the API server cannot be asked", extra={"path": path, "problem": error.message})
 
     async def _fetch(self, request: ApiRequest) -> bytes:
         try:

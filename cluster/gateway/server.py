@@ -14,6 +14,7 @@ from typing import Any
 from ...shards.model.errors import SettingsError
 from .. import listening
 from ..connection import ConnectionLimits
+from ..crowd import open_files
 from ..listening import HttpServer
 from ..settings import GatewaySettings
 from .tls import ServerContext, check_exposure
@@ -45,6 +46,20 @@ def bind(
     return listening.bind(_address(host), port, shared=shared)
 
 
+def check(settings: GatewaySettings) -> None:
+    """Finds what would keep every gateway from serving, without listening: so that it is said before one is started.
+
+    Raises:
+        SettingsError: the address is of no form we can use, or is open to others and not protected; or the TLS files
+            cannot be used.
+    """
+    host, _ = parse_listen(settings.listen)
+    _address(host)
+    check_exposure(host, settings.tls, settings.authentication)
+    if settings.tls.certificate is not None:
+        ServerContext.of(settings.tls)
+
+
 def _address(host: str) -> str:
     if host == "localhost":
         return "127.0.0.1"
@@ -73,7 +88,7 @@ async def serve(
     limits = ConnectionLimits(
         head_bytes=settings.limits.header_bytes,
         head_s=settings.limits.header_s,
-        connections=settings.limits.connections,
+        connections=open_files(settings.limits.connections),
     )
     server = HttpServer(app, bind(host, port, settings, shared=shared), limits=limits, tls=tls)
     await server.start()

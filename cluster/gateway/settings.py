@@ -41,7 +41,9 @@ class AuthenticationSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_u
     """Tokens remembered, of either kind."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError for a path that shows objects."""
+        """Raises ValueError for a path that shows objects, and for audiences of tokens that nobody looks at."""
+        if self.audiences and not self.tokens:
+            raise ValueError("gateway.authentication.audiences needs gateway.authentication.tokens")
         closed = [path for path in self.open_paths if path not in OPENABLE]
         if closed:
             raise ValueError(
@@ -98,3 +100,15 @@ class ForwardingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     wait_s: Seconds = 5.0
     timeout_s: Seconds = 65.0
     """Seconds for a body to arrive, and from there to the head of the answer; kube-apiserver gives up after 60."""
+    streams: Count = 256
+    """Logs read through the gateway at a time. Each takes a connection to the API server, and none that others need."""
+    streams_per_user: Count = 64
+    """Of one user; one more is 429. Less than `streams`, so that nobody takes them all."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where one user could take what is for all."""
+        if self.streams_per_user >= self.streams:
+            raise ValueError(
+                f"gateway.forwarding.streams_per_user is {self.streams_per_user}: expected less than "
+                f"gateway.forwarding.streams, {self.streams}"
+            )

@@ -82,6 +82,8 @@ class InstallationStatus(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     waiting_for: tuple[str, ...] = ()
     """What is not ready, as ``/readyz`` says it."""
+    cannot_review: str = ""
+    """Why nobody who has to say who they are can be let in, and what to apply; empty if they can."""
     report: Report
 
 

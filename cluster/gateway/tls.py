@@ -1,12 +1,14 @@
 """HTTPS for the gateway: certificates that rotate, certificates of clients, and what may be listened on.
 
 `ServerContext` looks at its files when a connection comes, at most once a second, and serves that and later
-connections with what is there now; those that are open keep what they have. Files that do not fit together (a
-rotation half-way) leave the last good ones in use, with a warning. Each set of files is a TLS context of its own, so
-an authority that was removed is trusted by no later handshake, not even one that resumes an older session.
+connections with what is there now; those that are open keep what they have, but for one thing: once an authority of
+clients is not among the present ones any more, no certificate shown before counts (`client_certificate`). Files that
+do not fit together (a rotation half-way) leave the last good ones in use, with a warning. Each set of files is a TLS
+context of its own, so an authority that was removed is trusted by no later handshake, not even one that resumes an
+older session.
 
-A certificate that does not verify, or has expired, fails in the handshake (kube-apiserver would answer 401). TLS 1.2 at
-least. Files are small and local, so they are read on the event loop.
+A certificate that does not verify, or has expired, fails in the handshake (kube-apiserver would answer 401). TLS 1.2
+at least. Files are small and local, so they are read on the event loop.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +28,13 @@ from ..serving.certificates import PeerCertificate, peer_certificate
 from .settings import AuthenticationSettings, TlsSettings
 
 __all__ = [
-    *("PeerCertificate", "ServerContext", "check_exposure", "is_loopback", "no_password", "peer_certificate"),
+    "PeerCertificate",
+    "ServerContext",
+    "check_exposure",
+    "client_certificate",
+    "is_loopback",
+    "no_password",
+    "peer_certificate",
     "tls_problem",
 ]
 
@@ -78,7 +88,7 @@ class ServerContext(ssl.SSLContext):
 
     _settings: TlsSettings
     _now: Callable[[], float]
-    _current: ssl.SSLContext
+    _current: _Loaded
     _seen: tuple[object, ...]
     _looked_at: float
     _problem: str
@@ -95,7 +105,7 @@ class ServerContext(ssl.SSLContext):
         context._now = now
         context._problem = ""
         context._seen = _state(settings)
-        context._current = _load(settings)
+        context._current = _load(settings, context)
         context._looked_at = now()
         return context
 
@@ -103,6 +113,11 @@ class ServerContext(ssl.SSLContext):
         """A connection with the certificates of now."""
         self.refresh()
         return self._current.wrap_bio(*arguments, **named)
+
+    def trusts(self, context: _Loaded) -> bool:
+        """Whether the authorities of a context are all accepted now."""
+        self.refresh()
+        return context is self._current or context.authorities <= self._current.authorities
 
     def refresh(self) -> None:
         """Loads the files if they have changed since they were last loaded."""
@@ -114,7 +129,7 @@ class ServerContext(ssl.SSLContext):
         if seen == self._seen:
             return
         try:
-            self._current = _load(self._settings)
+            self._current = _load(self._settings, self)
         except SettingsError as error:
             if str(error) != self._problem:
                 self._problem = str(error)
@@ -122,6 +137,22 @@ class ServerContext(ssl.SSLContext):
             return
         self._seen, self._problem = seen, ""
         log.info("certificates replaced", extra={"certificate": self._settings.certificate})
+
+
+class _Loaded(ssl.SSLContext):
+    """The context of one set of files."""
+
+    owner: ServerContext
+    authorities: frozenset[bytes]
+    """Those whose client certificates are accepted."""
+
+
+def client_certificate(connection: ssl.SSLObject | None) -> PeerCertificate | None:
+    """The client's certificate, which knows whether its authority is still one of ours."""
+    found = peer_certificate(connection)
+    if found is None or connection is None or not isinstance(context := connection.context, _Loaded):
+        return found
+    return replace(found, trusted=partial(context.owner.trusts, context))
 
 
 def _files(settings: TlsSettings) -> tuple[str, ...]:
@@ -141,17 +172,19 @@ def _state(settings: TlsSettings) -> tuple[object, ...]:
     return tuple(found)
 
 
-def _load(settings: TlsSettings) -> ssl.SSLContext:
+def _load(settings: TlsSettings, owner: ServerContext) -> _Loaded:
     assert settings.certificate is not None
     assert settings.key is not None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Loaded(ssl.PROTOCOL_TLS_SERVER)
+    context.owner = owner
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
         context.load_cert_chain(settings.certificate, settings.key, password=no_password)
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         raise SettingsError(
-            f"gateway.tls: certificate {settings.certificate} and key {settings.key} cannot be used: {tls_problem(error)}"
+            f"gateway.tls: certificate {settings.certificate} and key {settings.key} cannot be used: "
+            f"{tls_problem(error)}"
         ) from error
     if settings.client_ca is not None:
         try:
@@ -161,6 +194,7 @@ def _load(settings: TlsSettings) -> ssl.SSLContext:
                 f"gateway.tls.client_ca {settings.client_ca} cannot be used: {tls_problem(error)}"
             ) from error
         context.verify_mode = ssl.CERT_OPTIONAL
+    context.authorities = frozenset(context.get_ca_certs(binary_form=True))
     return context
 
 

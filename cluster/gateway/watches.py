@@ -10,7 +10,8 @@ How a watch ends, and what client-go makes of it:
 timeout, stopping    the answer is completed; clients watch again from the last version they saw
 forbidden            the same, within the authorizer's period: the next request is answered 403, which every
                      client reports, whereas it would take an ERROR line of code 403 for one more broken stream
-behind, stalled      the connection is broken: what waits in it is of no use to a client that does not read it
+behind, stalled      the connection is broken: what waits for a client that does not read, or too slowly, is of no
+                     use to it (`sinks` has the bounds)
 client gone          nothing is left to be done
 failed               a bug of ours, in the log; the connection is broken
 ===================  =======================================================================================
@@ -29,7 +30,7 @@ from ..watching.forms import LineForm, error_line
 from ..watching.frames import Frame
 from ..watching.router import Watch, WatchRouter
 from .asked import Asked, Client
-from .http import STALL_S, ClientStalled, gone
+from .http import ClientStalled, gone
 from .metrics import GatewayMetrics
 from .sinks import DirectSink, QueuedSink, WatchSink
 
@@ -38,7 +39,11 @@ log = logging.getLogger("shoal.cluster.gateway.watches")
 T = TypeVar("T")
 
 CHECK_S = 5.0
-"""How often clients that take nothing are looked for."""
+"""How often clients that take nothing, or not fast enough, are looked for."""
+PATIENCE_S = 15.0
+"""How long a client may take nothing of what waits for it."""
+END_S = 15.0
+"""How long the end of a watch may take to reach its client, behind what waits for it."""
 
 
 class Watches:
@@ -50,12 +55,10 @@ class Watches:
         metrics: GatewayMetrics,
         *,
         buffer_bytes: int,
-        patience_s: float | None = None,
     ) -> None:
         self._router = router
         self._metrics = metrics
         self._buffer_bytes = buffer_bytes
-        self._patience_s = patience_s
         self._ends: set[asyncio.Future[str]] = set()
         self._sinks: dict[WatchSink, _Counted] = {}
         self._check: asyncio.TimerHandle | None = None
@@ -129,6 +132,7 @@ class Watches:
             why = "stalled"
         finally:
             del self._sinks[sink]
+            sink.close()
             self._settle(sink, counted)
             self._metrics.watches.labels(exchange.resource).dec()
         self._metrics.watches_ended.labels(why).inc()
@@ -147,10 +151,14 @@ class Watches:
                 return "failed"
             sink.write(Frame(error_line(problem)))
             why = "failed"
-        if isinstance(sink, QueuedSink):
-            await sink.drained()
-            if sink.cut:
-                return await self._break(sink, client)
+        try:
+            async with asyncio.timeout(END_S):
+                await sink.drained()
+        except TimeoutError:
+            sink.break_with("behind")
+        if sink.cut:
+            return await self._break(sink, client)
+        sink.close()  # before the connection is another request's
         await client.send({"type": "http.response.body", "body": b""})
         return why
 
@@ -175,9 +183,8 @@ class Watches:
     def _check_all(self) -> None:
         self._check = None
         now = asyncio.get_running_loop().time()
-        patience_s = STALL_S if self._patience_s is None else self._patience_s
         for sink in tuple(self._sinks):
-            sink.check(now, patience_s)
+            sink.check(now, PATIENCE_S)
         self._check_later()
 
     def _count(self) -> None:

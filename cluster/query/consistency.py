@@ -38,7 +38,8 @@ continued: kube-apiserver ignores both. Its closing bookmark is sent only to who
 answers with a state no older than the moment of the request, Shoal with the newest it has been told of, and
 says how fresh that is. What was written through this gateway is included always: `floor` is the newest
 version such a write was answered with (`query.floor`), and an unset version means "not older than that". A
-version 0 asks for no more than what is at hand, and never waits.
+version 0 asks for no more than what is at hand; it waits only where partitions are so far apart that no watch of
+them all could begin at the list's version (`listing`).
 
 A version that is forgotten (410) or not reached in time (504) is found out by those who hold the partitions,
 not here.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from copy import copy
 from typing import TypeAlias
 
 import msgspec
@@ -19,7 +20,7 @@ from ...shards.handle import ShardHandle
 from ...shards.model.errors import NotReady, NotServed, ShoalError
 from ...shards.model.partitions import Epoch, PartitionId
 from ...shards.model.queries import PageAnswer, PageQuery
-from ...shards.model.versions import UNKNOWN
+from ...shards.model.versions import UNKNOWN, Version
 from .directory import RETRY_AFTER_S, KnownShards
 
 Relocate: TypeAlias = Callable[[PartitionId, Epoch], Awaitable[tuple[Route, Epoch]]]
@@ -40,7 +41,7 @@ class PartitionCursor:
         streamed: bool,
     ) -> None:
         self.shard = route.shard
-        self._query = query
+        self._asked = self._query = query
         self._shards = shards
         self._relocate = relocate
         self._timeout_s = timeout_s
@@ -52,6 +53,14 @@ class PartitionCursor:
     def partition(self) -> PartitionId:
         """The partition read."""
         return self._query.partition
+
+    def again(self, not_older_than: Version, wait_s: float) -> PartitionCursor:
+        """Another reader of the same, from the beginning and of a newer state."""
+        query = msgspec.structs.replace(self._asked, not_older_than=not_older_than, wait_s=wait_s)
+        other = copy(self)
+        other._asked = other._query = query  # noqa: SLF001 - one of our own
+        other._stream, other._started = None, False  # noqa: SLF001
+        return other
 
     async def next(self, limit: int | None = None) -> PageAnswer:
         """The next page; `limit` replaces the number of objects asked for where pages are asked for singly.

@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from ...shards.model.depth import at_any_depth
 from ...shards.model.resources import Resource
 from ...shards.model.versions import UNKNOWN, Version, parse_version
 
@@ -47,8 +48,8 @@ _WRITTEN = msgspec.json.Decoder(_Written)
 def written_version(body: bytes) -> str:
     """The version in the API server's JSON answer to a write; empty if it tells none (or is no JSON)."""
     try:
-        return _WRITTEN.decode(body).metadata.resourceVersion
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return at_any_depth(_WRITTEN.decode, body).metadata.resourceVersion
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return ""
 
 

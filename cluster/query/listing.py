@@ -6,11 +6,19 @@ A page with a limit is put together whole before that, so up to its end a shard 
 list without limit is sent while it is being read: a shard that is lost then breaks it off, even where a partial
 answer will do, because nobody could be told any more.
 
+*A version to begin at.* Who lists watches from the list's version, the oldest of its partitions. It must be one that
+each of them answers for: an idle partition may be far behind one whose history began just now, or is turned over
+quickly. Pages say from where on a watch may begin (`PageAnswer.resumable`); partitions behind that are asked again for
+a state as new, for which their shards prove that nothing is missing. That takes about a second, and is rare: what idle
+partitions lack is proved in the background while anybody watches. If they do not get there in time, the list is
+answered as it is.
+
 Which partitions are asked, and for which state, is `fanout`'s; order is `merge`'s.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -20,6 +28,7 @@ from ...shards.model.queries import PageAnswer
 from ...shards.model.refs import Key
 from ...shards.model.versions import Version, oldest
 from .answers import Listing, Provenance
+from .consistency import WAIT_S
 from .cursor import PartitionCursor
 from .gather import Tolerated, all_of, each_of
 from .merge import Merge
@@ -28,6 +37,8 @@ from .tokens import Position, encode_token
 
 LIMITED_BYTES = 64 << 20
 """A page with a limit ends early at this size; the API allows fewer objects than the limit."""
+ASKED_AGAIN_MAX = 2
+"""Rounds in which partitions are asked for a newer state; a second one is for who asked first and was overtaken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,8 @@ class ListPlan:
     """Partitions an earlier page of the list went on without, each with the shard that has it now."""
     pins: Mapping[PartitionId, Version] = field(default_factory=dict)
     """The versions that earlier pages of the list were of, those of `left_out` included if they had come."""
+    newest: bool = False
+    """Any state will do that is new enough, so partitions may be asked again for a newer one."""
 
 
 class ListAssembly:
@@ -85,9 +98,31 @@ class ListAssembly:
                 present.append(cursor)
                 self._pages.append(answer)
         self._cursors = present
+        if self._plan.newest and len(present) > 1:
+            await self._catch_up()
         self._merge = Merge(len(present))
         for part, page in enumerate(self._pages):
             self._merge.feed(part, page)
+
+    async def _catch_up(self) -> None:
+        """Has partitions asked again that are older than a watch over all of them could begin at."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + WAIT_S
+        for _ in range(ASKED_AGAIN_MAX):
+            wanted = max(page.resumable for page in self._pages)
+            behind = [part for part, page in enumerate(self._pages) if page.version < wanted]
+            wait_s = deadline - loop.time()
+            if not behind or wait_s <= 0:
+                return
+            again = [self._cursors[part].again(wanted, wait_s) for part in behind]
+            self._every = [*self._every, *again]
+            answers = await each_of([cursor.next() for cursor in again], (ShoalError,))
+            for part, cursor, answer in zip(behind, again, answers, strict=True):
+                given_up = cursor
+                if not isinstance(answer, ShoalError):
+                    given_up, self._cursors[part] = self._cursors[part], cursor
+                    self._pages[part] = answer
+                await given_up.aclose()
 
     async def _next_of(
         self, cursors: Sequence[PartitionCursor], limit: int | None = None

@@ -8,13 +8,12 @@ checked by `ListOptions.parse`, so that a bad one costs no shard anything.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from ...shards.model.partitions import Cover, HashRange, OneNamespace, Partition, fnv1a64
 from ...shards.model.refs import Key, key_of
-from ...shards.model.resources import Resource, ResourceType
+from ...shards.model.resources import Resource
 from ...shards.model.shard_selectors import ShardSelector, parse_shard_selector
 from ..serving.options import ListOptions
 
@@ -95,12 +94,13 @@ class CollectionQuery:
         """False if no object in `partition` can be part of the answer."""
         if partition.resource != self.resource or not partition.may_hold(self.namespace):
             return False
-        for requirement in self.options.field_selector.requirements:
-            if requirement.field != NAMESPACE_FIELD:
+        for test in self.options.field_selector.tests:
+            if test.field != NAMESPACE_FIELD:
                 continue
-            if not requirement.negated and not partition.may_hold(requirement.value):
+            if not all(map(partition.may_hold, test.wanted)):
                 return False
-            if requirement.negated and partition.cover == OneNamespace(requirement.value):
+            cover = partition.cover
+            if isinstance(cover, OneNamespace) and cover.namespace in test.excluded:
                 return False
         shards = parse_shard_selector(self.options.shard_selector)
         return shards is None or _may_match(shards, partition.cover, self._only_namespace)
@@ -116,25 +116,12 @@ class CollectionQuery:
 def _may_match(shards: ShardSelector, cover: Cover, namespace: str | None) -> bool:
     """False if no object of `cover`, in `namespace` if that is given, has its hash in a range selected."""
     if isinstance(cover, HashRange) and shards.field == f"object.metadata.{cover.field}":
-        return any(low < cover.high and cover.low < high for low, high in shards.ranges)
+        return any(low < cover.high and cover.low < high for low, high in shards.united)
     if isinstance(cover, OneNamespace):
         namespace = cover.namespace
     if namespace is None or shards.field != NAMESPACE_PATH:
         return True
-    at = fnv1a64(namespace)
-    return any(low <= at < high for low, high in shards.ranges)
+    return shards.holds(fnv1a64(namespace))
 
 
 Query: TypeAlias = ObjectQuery | CollectionQuery
-
-
-def collection_query(
-    resource_type: ResourceType, parameters: Iterable[tuple[str, str]] = (), *, namespace: str | None = None
-) -> CollectionQuery:
-    """A list of a resource; `parameters` are the decoded pairs of a URL's query.
-
-    Raises:
-        BadRequest, Invalid: parameters kube-apiserver would refuse, with its texts.
-    """
-    options = ListOptions.parse(parameters, resource_type)
-    return CollectionQuery(resource=resource_type.resource, namespace=namespace, options=options)

@@ -19,6 +19,7 @@ the forms of answers are the gateway's.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
@@ -45,6 +46,8 @@ from .tokens import Position, continue_expired, decode_token, version_expired
 
 T = TypeVar("T")
 
+VAIN_S = 10.0
+"""How long tokens are not believed that there are newer routes, after one was that there were none."""
 REFRESH_S = 1.0
 """How long newer routes are waited for when a shard says that ours are old. A hand-over takes milliseconds; a
 restarted shard is given its partitions again within about a second."""
@@ -70,6 +73,7 @@ class QueryRouter:
         self._shards = KnownShards(shards)
         self._timeout_s = shard_timeout_s
         self._floor = floor
+        self._vain_until = 0.0
 
     @property
     def routing(self) -> Routing:
@@ -237,8 +241,19 @@ class QueryRouter:
                 "list without the token"
             )
         if position.epoch > self._routing.table.epoch:
-            await self._routing.refresh(Epoch(position.epoch - 1), REFRESH_S)
+            await self._wait_for(position.epoch)
         return position
+
+    async def _wait_for(self, epoch: Epoch) -> None:
+        """Waits a moment for routes that a token says there are. It may say what its bearer likes, so when they did not
+        come nobody waits on such word for `VAIN_S`: who needs newer routes is told so by a shard.
+        """
+        now = asyncio.get_running_loop().time
+        if now() < self._vain_until:
+            return
+        routes = await self._routing.refresh(Epoch(epoch - 1), REFRESH_S)
+        if routes.epoch < epoch:
+            self._vain_until = now() + VAIN_S
 
     async def _list(
         self,
@@ -250,7 +265,15 @@ class QueryRouter:
     ) -> Listing:
         questions = list_questions(routes, query, decision, position)
         pins = position.pins if position else {}
-        plan = ListPlan(query, routes.epoch, decision.limit, tolerated, _left_out(routes, position), pins)
+        plan = ListPlan(
+            query,
+            routes.epoch,
+            decision.limit,
+            tolerated,
+            _left_out(routes, position),
+            pins,
+            newest=isinstance(decision.basis, Newest),
+        )
         assembly = ListAssembly(plan, self._cursors(questions, streamed=not decision.limit))
         try:
             return await assembly.open()

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .identity import User
 
 _UID: Final = "1.3.6.1.4.1.57683.2"
 """Of a certificate's subject: the user's uid (kube-apiserver from 1.34)."""
+
+
+def _trusted() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +32,8 @@ class PeerCertificate:
     uid: str = ""
     fingerprint: str = ""
     """SHA-256 of its DER form, hexadecimal."""
+    trusted: Callable[[], bool] = field(default=_trusted, compare=False, repr=False)
+    """Whether its authority is still one of those that are accepted; TLS asks only when a connection begins."""
 
 
 def peer_certificate(connection: ssl.SSLObject | ssl.SSLSocket | None) -> PeerCertificate | None:

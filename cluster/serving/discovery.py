@@ -55,12 +55,22 @@ class DiscoveryDocuments:
     """Every discovery document of one catalogue; each is rendered once, when first asked for.
 
     With `verbs`, a resource lists only those of its verbs and no subresources, and one left without any verb
-    is not listed at all: what a read-only server may promise.
+    is not listed at all: what a read-only server may promise. Those of `also` are listed as they are.
     """
 
-    def __init__(self, catalogue: Sequence[ResourceType], *, verbs: frozenset[str] | None = None) -> None:
+    def __init__(
+        self,
+        catalogue: Sequence[ResourceType],
+        *,
+        verbs: frozenset[str] | None = None,
+        also: Sequence[ResourceType] = (),
+    ) -> None:
         self._verbs = verbs
-        self._groups = _grouped(catalogue, verbs)
+        self._whole = frozenset(known.resource for known in also)
+        offered = [known for known in catalogue if _allowed(known.verbs, verbs)]
+        self._groups = _grouped(
+            [known for known in offered if known.resource not in self._whole] + list(also)
+        )
         self._rendered: dict[tuple[str, ...], bytes] = {}
         self._aggregated: dict[tuple[str, str], tuple[bytes, str]] = {}
 
@@ -153,23 +163,13 @@ class DiscoveryDocuments:
             "responseKind": {**own, "kind": known.kind},
             "scope": "Namespaced" if known.namespaced else "Cluster",
             "singularResource": known.singular or known.kind.lower(),
-            "verbs": _allowed(known.verbs, self._verbs),
+            "verbs": self._verbs_of(known),
         }
         if known.short_names:
             entry["shortNames"] = known.short_names
         if known.categories:
             entry["categories"] = known.categories
-        subresources = [
-            {
-                "subresource": sub.name,
-                "responseKind": {
-                    **({"group": sub.group, "version": sub.version} if sub.version else own),
-                    "kind": sub.kind,
-                },
-                "verbs": sub.verbs,
-            }
-            for sub in self._subresources(known)
-        ]
+        subresources = [_aggregated_subresource(sub, own) for sub in self._subresources(known)]
         if subresources:
             entry["subresources"] = subresources
         return entry
@@ -182,7 +182,7 @@ class DiscoveryDocuments:
             "singularName": known.singular or known.kind.lower(),
             "namespaced": known.namespaced,
             "kind": known.kind,
-            "verbs": _allowed(known.verbs, self._verbs),
+            "verbs": self._verbs_of(known),
         }
         if known.short_names:
             entry["shortNames"] = known.short_names
@@ -209,14 +209,28 @@ class DiscoveryDocuments:
         text = f"{stored if '/' in stored else '/' + stored}/{known.kind}"
         return base64.b64encode(hashlib.sha256(text.encode()).digest()[:8]).decode()
 
+    def _verbs_of(self, known: ResourceType) -> list[str]:
+        return _allowed(known.verbs, None if known.resource in self._whole else self._verbs)
+
     def _subresources(self, known: ResourceType) -> Sequence[SubresourceType]:
         if self._verbs is not None:
             return ()
-        return known.subresource_types or tuple(_default_subresources(known))
+        if known.subresource_types or not known.custom:  # of a built-in kind nothing may be made up
+            return known.subresource_types
+        return tuple(_default_subresources(known))
+
+
+def _aggregated_subresource(sub: SubresourceType, own: Mapping[str, str]) -> dict[str, Any]:
+    """`own`: the group and version that stand for the resource's."""
+    entry: dict[str, Any] = {"subresource": sub.name}
+    if sub.kind:
+        named = {"group": sub.group, "version": sub.version} if sub.version else own
+        entry["responseKind"] = {**named, "kind": sub.kind}
+    return entry | {"verbs": sub.verbs}
 
 
 def _default_subresources(known: ResourceType) -> Iterator[SubresourceType]:
-    """What the names alone say: of custom resources only ``status`` and ``scale``, which are always alike."""
+    """What the names alone say: of custom resources, where ``status`` and ``scale`` are always alike."""
     for name in known.subresources:
         if name == "scale":
             yield SubresourceType(
@@ -242,15 +256,12 @@ def _allowed(verbs: Sequence[str], wanted: frozenset[str] | None) -> list[str]:
     return [verb for verb in verbs if wanted is None or verb in wanted]
 
 
-def _grouped(
-    catalogue: Sequence[ResourceType], verbs: frozenset[str] | None
-) -> dict[str, dict[str, list[ResourceType]]]:
+def _grouped(catalogue: Sequence[ResourceType]) -> dict[str, dict[str, list[ResourceType]]]:
     """Resources by group and version, each level in the API server's order."""
     groups: dict[str, dict[str, list[ResourceType]]] = {}
     for known in sorted(catalogue, key=_order):
-        if _allowed(known.verbs, verbs):
-            resource = known.resource
-            groups.setdefault(resource.group, {}).setdefault(resource.version, []).append(known)
+        resource = known.resource
+        groups.setdefault(resource.group, {}).setdefault(resource.version, []).append(known)
     return groups
 
 

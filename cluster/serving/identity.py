@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from ...shards.model.errors import BadRequest, Forbidden
+from ...shards.model.selector_tests import echoed
 from ...shards.model.selectors import FieldSelector
 from .paths import DiscoveryPath, OtherPath, RequestPath, ResourcePath, parse_path
 
@@ -161,9 +162,9 @@ def forbidden(user: User, attributes: Attributes, reason: str = "") -> Forbidden
             f"forbidden: User {who} cannot {what.verb} path {quoted(what.path)}{tail}", details={}
         )
     scope = f"in the namespace {quoted(what.namespace)}" if what.namespace else "at the cluster scope"
-    qualified = f"{what.resource}.{what.group}" if what.group else what.resource
+    qualified = echoed(f"{what.resource}.{what.group}" if what.group else what.resource)
     named = f" {quoted(what.name)}" if what.name else ""
-    found = {"name": what.name, "group": what.group, "kind": what.resource}
+    found = {"name": echoed(what.name), "group": echoed(what.group), "kind": echoed(what.resource)}
     return Forbidden(
         f"{qualified}{named} is forbidden: User {who} cannot {what.verb} resource "
         f"{quoted(what.combined)} in API group {quoted(what.group)} {scope}{tail}",
@@ -176,8 +177,14 @@ _ESCAPES |= {"\f": "\\f", "\v": "\\v"}
 
 
 def quoted(text: str) -> str:
-    """Text as Go's ``%q`` writes it."""
+    """Text as Go's ``%q`` writes it; a long one is cut short, because it is somebody's to choose."""
+    text = echoed(text)
+    if text.isprintable() and not _QUOTED_SPECIAL.search(text):
+        return f'"{text}"'
     return f'"{"".join(map(_escaped, text))}"'
+
+
+_QUOTED_SPECIAL = re.compile(r'["\\]')
 
 
 def _escaped(char: str) -> str:
@@ -223,12 +230,14 @@ def impersonation_asked(fields: Iterable[tuple[str, str]]) -> User | None:
     if name:
         return wanted
     if groups or extra or uid:
-        references = [f"{{Group  {group}    }}" for group in groups]
+        references = [f"{{Group  {echoed(group)}    }}" for group in groups]
         api = "authentication.k8s.io/v1"
         references += [
-            f"{{UserExtra  {value}  {api}  {key}}}" for key, all_ in extra.items() for value in all_
+            f"{{UserExtra  {echoed(value)}  {api}  {echoed(key)}}}"
+            for key, all_ in extra.items()
+            for value in all_
         ]
-        references += [f"{{UID  {uid}  {api}  }}"] if uid else []
+        references += [f"{{UID  {echoed(uid)}  {api}  }}"] if uid else []
         raise BadRequest(f"requested [{' '.join(references)}] without impersonating a user")
     return None
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
 from ...shards.model.errors import BadRequest, NotAcceptable
+from ...shards.model.selector_tests import echoed
 
 Media: TypeAlias = Literal["application/json", "application/yaml"]
 Conversion: TypeAlias = Literal["", "Table", "PartialObjectMetadata", "PartialObjectMetadataList"]
@@ -32,6 +33,8 @@ NOT_ACCEPTABLE = (
 )
 """kube-apiserver's text, protobuf included: clients and the conformance suite compare it."""
 
+ACCEPT_CHARS_MAX = 8 << 10
+"""A longer Accept header is not read and leaves nothing, so it is 406; client-go's longest has some 200."""
 _CONVERSIONS = ("Table", "PartialObjectMetadata", "PartialObjectMetadataList")
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 """What Go's ``strconv.ParseBool`` takes for true."""
@@ -163,7 +166,7 @@ def preferred_media(accept: str | None, offered: Iterable[str]) -> str | None:
 
 def etag_matches(if_none_match: str | None, etag: str) -> bool:
     """Whether an If-None-Match header names this ETag, weakly compared; quotes around `etag` are of no matter."""
-    if not if_none_match:
+    if not if_none_match or len(if_none_match) > ACCEPT_CHARS_MAX:
         return False
     tags = {tag.strip().removeprefix("W/").strip('"') for tag in if_none_match.split(",")}
     return etag.strip('"') in tags or "*" in tags
@@ -196,6 +199,8 @@ def _clauses(accept: str | None) -> list[_Clause]:
 
 
 def _parse(accept: str) -> Iterator[_Clause]:
+    if len(accept) > ACCEPT_CHARS_MAX:
+        return
     for part in accept.split(","):
         media_range, *parameters = part.split(";")
         media_type, slash, subtype = media_range.strip().partition("/")
@@ -236,7 +241,7 @@ def _take(
     if group != "meta.k8s.io" or version not in ("v1", "v1beta1") or kind not in _CONVERSIONS:
         return None
     if include_object and kind == "Table" and include_object not in _INCLUDE:
-        raise BadRequest(f"unrecognized includeObject value: {include_object!r}")
+        raise BadRequest(f"unrecognized includeObject value: {echoed(include_object)!r}")
     return Accepted(
         media=media,
         convert=cast("Conversion", kind),

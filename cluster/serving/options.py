@@ -17,8 +17,9 @@ import msgspec
 from ...shards.model.errors import BadRequest, Invalid, ShoalError
 from ...shards.model.fields import METADATA_FIELDS, SELECTABLE_FIELDS
 from ...shards.model.resources import ResourceType
+from ...shards.model.selector_tests import echoed
 from ...shards.model.selectors import EVERY_FIELD, EVERY_LABEL, FieldSelector, LabelSelector
-from ...shards.model.versions import Version
+from ...shards.model.versions import VERSION_DIGITS, Version
 
 EXACT = "Exact"
 NOT_OLDER_THAN = "NotOlderThan"
@@ -34,6 +35,8 @@ VERSION_EXPIRED = "The resourceVersion for the provided list is too old."
 """Message of the 410 for an exact version that is forgotten."""
 _INT64_MAX = (1 << 63) - 1
 _UINT64_MAX = (1 << 64) - 1
+_DIGITS_MAX = 4000
+"""Of a number, zeros in front included."""
 
 
 class BadWatchVersion(ShoalError):  # noqa: N818 - named like the Status reasons
@@ -167,6 +170,20 @@ class ListOptions(msgspec.Struct, frozen=True, kw_only=True):
         except _BadNumberError as error:
             raise BadWatchVersion(_bad_version(self.resource_version, error)) from None
 
+    def naming(self, name: str) -> ListOptions:
+        """A WATCH of one object, which its path names (``/watch/`` paths alone do).
+
+        Raises:
+            BadRequest: the field selector does not demand that name (``handlers/get.go``, `ListResource`).
+        """
+        if not self.field_selector:
+            # As ``fields.EscapeValue``.
+            value = name.replace("\\", "\\\\").replace(",", "\\,").replace("=", "\\=")
+            return msgspec.structs.replace(self, field_selector=FieldSelector.parse(f"metadata.name={value}"))
+        if self.field_selector.exact("metadata.name") != name:
+            raise BadRequest("fieldSelector metadata.name doesn't match requested name")
+        return self
+
     @property
     def initial_events(self) -> bool:
         """Whether a WATCH begins with an ADDED line for every object there is."""
@@ -190,14 +207,14 @@ def parse_field_selector(text: str, resource_type: ResourceType) -> FieldSelecto
         return EVERY_FIELD
     own = selectable_fields(resource_type)
     selector = FieldSelector.parse(text)
-    for requirement in selector.requirements:
-        field = requirement.field
+    for test in selector.tests:
+        field = test.field
         if field in METADATA_FIELDS or field in own:
             continue
         if own or resource_type.custom:
-            raise BadRequest(f"field label not supported: {field}")
+            raise BadRequest(f"field label not supported: {echoed(field)}")
         raise BadRequest(
-            f'"{field}" is not a known field selector: only "metadata.name", "metadata.namespace"'
+            f'"{echoed(field)}" is not a known field selector: only "metadata.name", "metadata.namespace"'
         )
     return selector
 
@@ -219,8 +236,8 @@ def _integer(text: str | None) -> int | None:
     digits = text[1:] if text[:1] in ("+", "-") else text
     if not (digits.isascii() and digits.isdigit()):
         raise _BadNumberError(f"parsing {_quoted(text)}: invalid syntax")
-    number = int(text)
-    if not -_INT64_MAX - 1 <= number <= _INT64_MAX:
+    number = int(text) if _is_short(digits) else None
+    if number is None or not -_INT64_MAX - 1 <= number <= _INT64_MAX:
         raise _BadNumberError(f"parsing {_quoted(text)}: value out of range")
     return number
 
@@ -228,10 +245,15 @@ def _integer(text: str | None) -> int | None:
 def _unsigned(text: str) -> Version:
     if not (text.isascii() and text.isdigit()):
         raise _BadNumberError(f"parsing {_quoted(text)}: invalid syntax")
-    number = int(text)
-    if number > _UINT64_MAX:
+    number = int(text) if _is_short(text) else None
+    if number is None or number > _UINT64_MAX:
         raise _BadNumberError(f"parsing {_quoted(text)}: value out of range")
     return Version(number)
+
+
+def _is_short(digits: str) -> bool:
+    """Whether the number may be in range at all: Python refuses to read more than some thousand digits."""
+    return len(digits.lstrip("0")) <= VERSION_DIGITS and len(digits) <= _DIGITS_MAX
 
 
 def _bad_version(text: str, error: _BadNumberError) -> str:
@@ -239,7 +261,7 @@ def _bad_version(text: str, error: _BadNumberError) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    escaped = echoed(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 

@@ -9,7 +9,7 @@ one given, no event loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -183,14 +183,3 @@ def _covers(allowed: tuple[str, ...], wanted: str) -> bool:
 
 def _go(text: str) -> str:
     return f'"{text}"'
-
-
-def user_document(user: User) -> Mapping[str, object]:
-    """``authentication.k8s.io/v1 UserInfo``: what is empty is left out."""
-    found: dict[str, object] = {
-        "username": user.name,
-        "uid": user.uid,
-        "groups": list(user.groups),
-        "extra": {key: list(values) for key, values in user.extra.items()},
-    }
-    return {key: value for key, value in found.items() if value}

@@ -49,7 +49,7 @@ VERSION_WAIT_S = 3.0
 """How long a list waits for a version that has not been reached (``blockTimeout`` of the watch cache)."""
 _COLLECTION_VERBS = {"GET": "list", "POST": "create", "DELETE": "deletecollection"}
 _OBJECT_VERBS = {"GET": "get", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
-_SUBRESOURCES = ("status", "scale")
+_SUBRESOURCES = ("status", "scale", "eviction")
 """Those that are served; others answer 404, as a kind without them does."""
 
 
@@ -183,8 +183,10 @@ class ApiServerApp:
         if found is None:
             await exchange.missing()
         else:
-            # A server that knows no aggregated form answers who asks for it in this one.
-            accept = exchange.header("accept") if form == "legacy" else None
+            # A server that knows no aggregated form answers who asks for it in this one; of a group or a version
+            # alone there never is one (``DefaultEndpointRestrictions``).
+            rooted = not (path.group or path.version)
+            accept = None if rooted and form != "legacy" else exchange.header("accept")
             accepted = negotiate_document(accept, pretty=_pretty(exchange))
             await exchange.answer(200, accepted.content_type, present(found, accepted))
 
@@ -193,10 +195,13 @@ class ApiServerApp:
     async def _resource(self, exchange: Exchange, path: ResourcePath, user: User) -> None:
         served = self.catalogue.find(path.identity)
         attributes = request_attributes(exchange.method, exchange.path, exchange.query, path)
-        verbs = _OBJECT_VERBS if path.name else _COLLECTION_VERBS
-        verb = verbs.get(exchange.method, "")
-        if verb == "list" and attributes.verb == "watch":
+        verb = (_OBJECT_VERBS if path.name else _COLLECTION_VERBS).get(exchange.method, "")
+        if path.watching:
+            verb = "watch" if exchange.method == "GET" else ""
+        elif verb == "list" and attributes.verb == "watch":
             verb = "watch"
+        if path.subresource == "eviction":  # it is made, and is nothing afterwards
+            verb = "create" if exchange.method == "POST" else ""
         self.access.authorize(user, attributes)
         if served is None or (path.namespace is not None and not served.type.namespaced):
             if self.catalogue.is_builtin_group(path.group, path.version):
@@ -206,7 +211,9 @@ class ApiServerApp:
         target = Target(path.identity.qualified_name, verb, path.namespace)
         await self.faults.before_answer(target)
         if path.subresource is not None and (
-            path.subresource not in _SUBRESOURCES or path.subresource not in served.type.subresources
+            path.watching
+            or path.subresource not in _SUBRESOURCES
+            or path.subresource not in served.type.subresources
         ):
             raise NotFound("the server could not find the requested resource", details={})
         if not verb or verb not in served.type.verbs:
@@ -228,6 +235,8 @@ class ApiServerApp:
         options = ListOptions.parse(
             exchange.query, served.type, watching=path.watching, watch_list=self.settings.watch_list
         )
+        if path.name is not None:
+            options = options.naming(path.name)
         namespace = path.namespace if in_path else None
         shards = parse_shard_selector(options.shard_selector) if self.settings.shard_selector else None
         selecting = options.label_selector or options.field_selector or shards

@@ -53,7 +53,6 @@ ActKind: TypeAlias = Literal["compact", "restart"]
 Kind: TypeAlias = RequestKind | StreamKind | ActKind
 
 STREAM_KINDS: tuple[StreamKind, ...] = ("cut", "truncate", "garbage", "line-410", "stall")
-ACT_KINDS: tuple[ActKind, ...] = ("compact", "restart")
 EXPIRED_TEXT = "The resourceVersion for the provided watch is too old."
 
 

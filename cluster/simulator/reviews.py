@@ -14,7 +14,8 @@ import msgspec
 from ...shards.model.errors import BadRequest, Invalid, NotFound
 from ..serving.identity import Attributes, User
 from ..serving.paths import ResourcePath
-from .access import Access, user_document
+from ..serving.review_documents import AccessSpec, user_document
+from .access import Access
 from .objects import Document
 from .rbac import Verdict
 
@@ -22,50 +23,13 @@ GROUPS = ("authentication.k8s.io", "authorization.k8s.io")
 """Everything in them is a review."""
 
 
-class _ResourceAttributes(msgspec.Struct):
-    verb: str = ""
-    group: str = ""
-    version: str = ""
-    resource: str = ""
-    subresource: str = ""
-    namespace: str = ""
-    name: str = ""
-
-
-class _PathAttributes(msgspec.Struct):
-    path: str = ""
-    verb: str = ""
-
-
-class _Spec(msgspec.Struct, rename="camel"):
+class _Spec(AccessSpec, rename="camel"):
     token: str = ""
     audiences: tuple[str, ...] | None = None
     user: str = ""
     uid: str = ""
     groups: tuple[str, ...] | None = None
     extra: dict[str, tuple[str, ...]] | None = None
-    resource_attributes: _ResourceAttributes | None = None
-    non_resource_attributes: _PathAttributes | None = None
-
-    def attributes(self, kind: str) -> Attributes:
-        """What is asked.
-
-        Raises:
-            Invalid: neither a resource nor a path, or both.
-        """
-        what, path = self.resource_attributes, self.non_resource_attributes
-        if (what is None) == (path is None):
-            which = "both" if what is not None else "neither"
-            raise Invalid(
-                f'{kind}.authorization.k8s.io "" is invalid: spec.resourceAttributes: Invalid value: "{which}": '
-                "exactly one of nonResourceAttributes or resourceAttributes must be specified"
-            )
-        if path is not None:
-            return Attributes(path.verb, path=path.path)
-        assert what is not None
-        return Attributes(
-            what.verb, what.group, what.version, what.resource, what.subresource, what.namespace, what.name
-        )
 
 
 class _Review(msgspec.Struct):

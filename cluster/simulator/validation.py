@@ -23,8 +23,8 @@ from ...shards.model.errors import (
     UnsupportedMediaType,
 )
 from ...shards.model.resources import Resource, ResourceType
+from ..serving.protobuf import MEDIA_TYPE, decode_protobuf
 from .objects import Document, TooDeep, parse_json
-from .protobuf import MEDIA_TYPE, decode_protobuf
 from .typed import GO_KINDS, WrongType, check_types
 
 _SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")

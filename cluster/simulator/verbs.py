@@ -311,9 +311,15 @@ class Verbs:
             NotFound, Conflict, Forbidden: as kube-apiserver would.
         """
         stored = self.get(served, namespace, name)
-        self._check_preconditions(
-            served.type.resource, stored, dict((options or {}).get("preconditions") or {})
-        )
+        given = dict((options or {}).get("preconditions") or {})
+        version = given.pop("resourceVersion", None)
+        self._check_preconditions(served.type.resource, stored, given)
+        if version and version != str(stored.version):
+            why = (
+                f"Precondition failed: ResourceVersion in precondition: {version}, "
+                f"ResourceVersion in object meta: {stored.version}"
+            )
+            raise validation.conflict(served.type.resource, stored.name, why)
         if writer.dry_run:
             return Deletion(stored, gone=True)
         return self._remove(served, stored)

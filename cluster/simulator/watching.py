@@ -2,7 +2,7 @@
 
 ::
 
-    initial events (unset version, 0, or asked for)      replay (any other version)
+    initial events (unset version, 0, or asked for)      replay (any other version; of an unset one, nothing)
         ADDED for every object                               events after that version
         BOOKMARK initial-events-end, if asked for                    |
                              |                                       |
@@ -119,7 +119,11 @@ class Watch:
         for subscribed in subscribers:
             subscribed.add(self._wake.set)
         try:
-            began = await self._initial(sink) if self.options.initial_events else self.start
+            if self.options.initial_events:
+                began = await self._initial(sink)
+            else:
+                # Who wants no initial events and names no version begins now (``getAllEventsSinceLocked``).
+                began = self.start or max(self.collection.last, self.collection.oldest)
             if began is not None:
                 await self._live(sink, began, deadline)
         finally:

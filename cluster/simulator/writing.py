@@ -2,12 +2,13 @@
 
 Reads the body and the parameters (``dryRun``, ``fieldManager``), runs the verb, answers the object in the
 form accepted or the Status of a deletion. Also the subresources ``status`` and ``scale``, and the reviews
-that kubectl asks (``auth can-i``, ``auth whoami``).
+that kubectl asks (``auth can-i``, ``auth whoami``), and evictions of pods.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -20,14 +21,14 @@ from ..serving.identity import User
 from ..serving.negotiation import negotiate, wants_pretty
 from ..serving.options import ListOptions
 from ..serving.paths import ResourcePath
-from . import reviews, validation
+from ..serving.protobuf import MEDIA_TYPE, decode_protobuf
+from . import eviction, reviews, validation
 from .access import Access
 from .objects import Document, TooDeep, parse_object
 from .openapi import OpenApi
 from .openapi_strict import duplicate_fields, unknown_fields
 from .ownership import manager_name
 from .patches import MERGE_PATCH, STRATEGIC_PATCH, Patch, apply_patch
-from .protobuf import MEDIA_TYPE, decode_protobuf
 from .rendering import Form
 from .requests import JSON, Exchange
 from .selection import predicate
@@ -106,6 +107,11 @@ class Writing:
             _dry_run(exchange.parameter("dryRun")),
         )
         name = path.name or ""
+        if path.subresource == "eviction":
+            given = eviction.decode(body, exchange.header("content-type") or "")
+            eviction.evict(self._verbs, served, path.namespace, name, given, writer)
+            await exchange.answer(201, JSON, encode(eviction.SUCCESS))
+            return
         if verb in ("create", "update", "patch"):
             await self._validate_fields(exchange, served, body, path.subresource)
         match verb:
@@ -133,17 +139,20 @@ class Writing:
                     served, path.namespace, name, patch, writer, subresource=path.subresource
                 )
                 await self._answer(exchange, form, changed)
-            case "delete":
-                deletion = self._verbs.delete(
-                    served,
-                    path.namespace,
-                    name,
-                    _delete_options(body, exchange.header("content-type") or ""),
-                    writer,
-                )
-                await self._answer_deletion(exchange, form, deletion)
             case _:
-                await self._delete_collection(exchange, path, form, writer)
+                await self._delete(body, exchange, path, form, writer)
+
+    async def _delete(
+        self, body: bytes, exchange: Exchange, path: ResourcePath, form: Form, writer: Writer
+    ) -> None:
+        """An object, or the collection."""
+        options = _delete_options(body, exchange.header("content-type") or "")
+        writer = replace(writer, dry_run=writer.dry_run or _dry_runs(options))
+        if path.name is None:
+            await self._delete_collection(exchange, path, form, writer)
+            return
+        deletion = self._verbs.delete(form.served, path.namespace, path.name, options, writer)
+        await self._answer_deletion(exchange, form, deletion)
 
     async def _answer(self, exchange: Exchange, form: Form, stored: Stored, *, status: int = 200) -> None:
         body = form.object(stored, now=self._now())
@@ -288,8 +297,9 @@ class _Preconditions(msgspec.Struct, rename="camel"):
     resource_version: str | None = None
 
 
-class _DeleteOptions(msgspec.Struct):
+class _DeleteOptions(msgspec.Struct, rename="camel"):
     preconditions: _Preconditions | None = None
+    dry_run: tuple[str, ...] | None = None
 
 
 def _delete_options(body: bytes, content_type: str) -> dict[str, Any]:
@@ -303,3 +313,18 @@ def _delete_options(body: bytes, content_type: str) -> dict[str, Any]:
     except msgspec.MsgspecError as error:
         raise BadRequest(f"not DeleteOptions: {error}") from error
     return options
+
+
+def _dry_runs(options: dict[str, Any]) -> bool:
+    """Whether the options of a deletion say so.
+
+    Raises:
+        Invalid: they say something else.
+    """
+    given = options.get("dryRun") or ()
+    if any(stage != "All" for stage in given):
+        found = msgspec.json.encode(given).decode()
+        raise Invalid(
+            f'DeleteOptions.meta.k8s.io "" is invalid: dryRun: Unsupported value: {found}: supported values: "All"'
+        )
+    return bool(given)

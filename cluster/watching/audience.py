@@ -60,6 +60,15 @@ class Member:
         """What is kept for it; None when it is not collecting, or was overrun."""
         self.collected_bytes = 0
 
+    def collect(self, sights: Sequence[Sight]) -> None:
+        """Keeps what was given out, unless that is too much."""
+        if self.collected is None:
+            return
+        self.collected.extend(sights)
+        self.collected_bytes += sum(len(sight.body) for sight in sights)
+        if len(self.collected) > COLLECTED_EVENTS or self.collected_bytes > COLLECTED_BYTES:
+            self.collected = None
+
     def missed(self, sights: Iterable[Sight]) -> list[Sight]:
         """Those that its replay did not tell."""
         position = self.positions.get
@@ -131,6 +140,11 @@ class Audience:
         self._joining[member] = False
         member.collected, member.collected_bytes = [], 0
 
+    def keep(self, member: Member, events: Sequence[LiveEvent]) -> None:
+        """These were given out before the watcher came, and its replay may come from a shard that lacks them."""
+        if events:
+            member.collect(self.selection(member.selector).sights(events))
+
     def take(self, member: Member) -> list[Sight] | None:
         """What was kept and not told in the replay, a bounded number; None if it was too much to be kept."""
         collected = member.collected
@@ -200,11 +214,8 @@ class Audience:
                 continue
             if passing:
                 self.tell(member, member.missed(sights))
-            elif member.collected is not None:
-                member.collected.extend(sights)
-                member.collected_bytes += sum(len(sight.body) for sight in sights)
-                if len(member.collected) > COLLECTED_EVENTS or member.collected_bytes > COLLECTED_BYTES:
-                    member.collected = None
+            else:
+                member.collect(sights)
 
     def _deliver(self, selector: Selector, group: Group, sights: Sequence[Sight]) -> None:
         try:

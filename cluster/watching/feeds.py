@@ -12,6 +12,10 @@ A feed that is lost (its shard died, let the partition go, was silent for three 
 opened again at the position reached, wherever the routes say. What is missing is then told, or the position is
 forgotten and the follower is told so: there is no third way. How long that may take is bounded.
 
+The position is the frontier told. Events of one version may take several batches, of which only the last one tells the
+frontier (a shard that lists anew has many changes of one version): a feed that is lost between them tells the first of
+them again when it is opened at its position, so they are remembered and left out (`Ahead`).
+
 Overtakings (`lanes`) are asked for here as well: one at a time, each for the newest version wanted by then.
 """
 
@@ -28,7 +32,8 @@ import msgspec
 from ...shards.handle import FEED_BEAT_S, ShardHandle
 from ...shards.model.errors import Expired, NotReady, NotServed, ShoalError
 from ...shards.model.partitions import Epoch, PartitionId, ShardId
-from ...shards.model.queries import FeedBatch, FeedQuery, OvertakeQuery
+from ...shards.model.queries import FeedBatch, FeedEvent, FeedQuery, OvertakeQuery
+from ...shards.model.refs import Key
 from ...shards.model.resources import Resource
 from ...shards.model.versions import UNKNOWN, Version
 from ..query.directory import RETRY_AFTER_S, KnownShards
@@ -71,6 +76,44 @@ class Follower(Protocol):
         """The feed is over; it is not to be used any more."""
 
 
+def _version(event: FeedEvent) -> Version:
+    return event.version
+
+
+class Ahead:
+    """The events a feed has told above the frontier it has told; nearly always none. Pure."""
+
+    __slots__ = ("_known", "_repeated", "events")
+
+    def __init__(self) -> None:
+        self.events: list[FeedEvent] = []
+        """In the order of their versions."""
+        self._known: set[tuple[Version, Key]] = set()
+        self._repeated = False
+
+    def reopened(self) -> None:
+        """From now on what is known may be told again."""
+        self._repeated = bool(self._known)
+
+    def new(self, batch: FeedBatch) -> FeedBatch:
+        """The batch without what is known already; what it tells above its frontier is known from now on."""
+        told = batch.events
+        if self._repeated:
+            told = [event for event in told if (event.version, event.key) not in self._known]
+        frontier = batch.frontier
+        if self._known and frontier >= self.events[0].version:
+            self.events = [event for event in self.events if event.version > frontier]
+            self._known = {(event.version, event.key) for event in self.events}
+            self._repeated = self._repeated and bool(self._known)
+        if told and told[-1].version > frontier:
+            ahead = [event for event in told if event.version > frontier]
+            self.events += ahead
+            if self._repeated:
+                self.events.sort(key=_version)  # another shard may tell older ones after newer ones
+            self._known.update((event.version, event.key) for event in ahead)
+        return batch if told is batch.events else msgspec.structs.replace(batch, events=told)
+
+
 class PartitionFeed:
     """Follows one partition from the start to `aclose`, or until it tells its follower that it has ended."""
 
@@ -91,6 +134,7 @@ class PartitionFeed:
         """As the shard said with its last batch."""
         self.shard = ShardId("")
         """Who serves it; empty before the first batch."""
+        self.ahead = Ahead()
         self._resource = resource
         self._routing = routing
         self._shards = shards
@@ -251,6 +295,7 @@ class PartitionFeed:
         self._open_since = self._loop.time()
         self._statistics.feeds_open += 1
         self.clearance.reopened()
+        self.ahead.reopened()
 
     def _took(self, batch: FeedBatch, since: Version) -> None:
         self.age_s = batch.age_s
@@ -258,7 +303,7 @@ class PartitionFeed:
             # A shard that is behind the one before it tells again what that one told.
             news = [event for event in batch.events if event.version > since]
             batch = msgspec.structs.replace(batch, events=news)
-        self._follower.took(self, batch)
+        self._follower.took(self, self.ahead.new(batch))
         self.want(self._wanted)
 
     async def _stop(self) -> None:

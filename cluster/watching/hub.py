@@ -9,16 +9,20 @@ What a watcher is promised, and why it holds:
 
 - *No gap, no going back*, from the version it began with to the last line it gets: `lanes` argues for one stream and
   for clients that come back anywhere; `audience` for the seam between a watcher's replay and what comes after it;
-  `feeds` for a feed that is lost and found. Where none of these arguments holds any more (a position is forgotten, the
-  partitions are others) the watches concerned end with 410, and where a shard stays away, without an error.
+  `feeds` for a feed that is lost and found. Over several partitions a line may repeat what its client was shown before
+  it came back, or what a replay that broke off had told. Where none of these arguments holds any more (a position is
+  forgotten, the partitions are others) the watches concerned end with 410, and where a shard stays away, without an
+  error.
 - *Nobody waits for others*: feeds are taken as they come and given out at once; a sink never blocks, and who takes
   no more is dropped. A watcher depends only on the partitions its selectors can match (`CollectionQuery.concerns`).
 - *Bounded*: events that wait for a partition to be cleared are bounded in number, bytes and time, as is what is kept
   for a watcher that is told the past.
 
 What arrives together is given out together: news only mark the hub, and one pass over its lanes follows once the
-event loop has taken what was there. No task is woken for a live event. A hub is for one division of its resource into
-partitions; with another one it ends and the router makes a new one.
+event loop has taken what was there, or a little later (`pace`). No task is woken for a live event.
+
+A hub is for one division of its resource into partitions and for one past of the API server; with another one it ends
+as a whole, because the versions all its lanes stand at mean nothing any more, and the router makes a new one.
 """
 
 from __future__ import annotations
@@ -29,7 +33,7 @@ from collections.abc import Collection, Iterable
 from random import Random
 from typing import Final
 
-from ...shards.model.errors import Expired, NotReady, NotServed, ShoalError
+from ...shards.model.errors import Expired, NotReady, NotServed, PastLost, ShoalError
 from ...shards.model.partitions import Partition, PartitionId
 from ...shards.model.queries import FeedBatch
 from ...shards.model.resources import ResourceType
@@ -39,6 +43,7 @@ from ..query.routing import Routing
 from .audience import Audience, Member
 from .feeds import FeedEnd, PartitionFeed
 from .lanes import Lane
+from .pace import Pace
 from .selection import LiveEvent
 from .settings import WatchServingSettings
 from .statistics import WatchStatistics
@@ -97,7 +102,7 @@ class Hub:
         self._feeds: dict[PartitionId, PartitionFeed] = {}
         self._channels: dict[tuple[PartitionId, ...], Channel] = {}
         self._waiting: list[tuple[Collection[PartitionId], Version, asyncio.Future[None]]] = []
-        self._flushing: asyncio.Handle | None = None
+        self._pace = Pace(self._give_out)
         self._unflushed = 0
         self._leaving: set[asyncio.Task[None]] = set()
 
@@ -171,14 +176,22 @@ class Hub:
         Raises:
             NotReady: a partition is lost.
         """
+        feeds = [self._of(name) for name in partitions]
+        ahead = [LiveEvent(feed.partition, event) for feed in feeds for event in feed.ahead.events]
+        if ahead:
+            self._pace.now()  # then each of them is either held back in a lane or was given out
         channel = self._channels.get(partitions)
         if channel is None:
-            lane: Lane[LiveEvent] = Lane({name: self._of(name).clearance for name in partitions})
+            lane: Lane[LiveEvent] = Lane({feed.partition: feed.clearance for feed in feeds})
+            lane.offer(ahead)
             channel = self._channels[partitions] = Channel(
                 lane, Audience(self.resource_type, self._statistics)
             )
             self._bookmark_later(channel)
-        channel.audience.collect(member)
+            channel.audience.collect(member)
+        else:
+            channel.audience.collect(member)
+            channel.audience.keep(member, channel.lane.given_out(ahead))
         self._used()
         return channel.audience
 
@@ -216,14 +229,15 @@ class Hub:
 
     def end(self, error: ShoalError | None) -> None:
         """Ends all watches, with `error` as their last line if there is one, and follows nothing any more."""
+        if self._pace.waiting and not isinstance(error, PastLost):
+            self._pace.now()
         self.closed = True
         for partitions in tuple(self._channels):
             self._end_channel(partitions, error)
         self._fail(self.partitions, error or NotReady("the watches are ending", retry_after_s=RETRY_AFTER_S))
         for feed in tuple(self._feeds.values()):
             self._drop(feed)
-        if self._flushing is not None:
-            self._flushing.cancel()
+        self._pace.stop()
 
     async def aclose(self) -> None:
         """Ends everything and waits for it."""
@@ -277,7 +291,11 @@ class Hub:
             "partition lost",
             extra={"partition": feed.partition, "reason": end.kind, "problem": str(end.error)},
         )
-        self._flush()
+        if isinstance(end.error, PastLost):
+            # No lane may overtake anybody by the versions that there were.
+            self.end(end.error)
+            return
+        self._pace.now()
         error = end.error if end.kind == "expired" else None
         for partitions in tuple(self._channels):
             if feed.partition in partitions:
@@ -315,15 +333,12 @@ class Hub:
 
     def _flush_later(self) -> None:
         if self._unflushed >= FLUSH_BYTES:
-            self._flush()
-        elif self._flushing is None:
-            self._flushing = self._loop.call_soon(self._flush)
+            self._pace.now()
+        else:
+            self._pace.soon()
 
-    def _flush(self) -> None:
+    def _give_out(self) -> None:
         """Gives out what may be shown, and asks for what is lacking."""
-        if self._flushing is not None:
-            self._flushing.cancel()
-            self._flushing = None
         self._unflushed = 0
         for partitions, channel in tuple(self._channels.items()):
             events = channel.lane.release()

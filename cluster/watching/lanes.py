@@ -54,6 +54,10 @@ class Versioned(Protocol):
 E = TypeVar("E", bound=Versioned)
 
 
+def _version(event: Versioned) -> Version:
+    return event.version
+
+
 class Clearance:
     """How far one partition is known: by its feed, and by overtakings it acknowledged."""
 
@@ -116,8 +120,11 @@ class Lane(Generic[E]):
 
     @property
     def floor(self) -> Version:
-        """The version to which all partitions are cleared now. Of one partition it is what its feed has told: lanes of
-        more partitions have it cleared further, but who watches it alone resumes exactly, without what is late.
+        """The version to which all partitions are cleared now.
+
+        Of one partition it is what its feed has told, however far lanes of more partitions had it cleared: who watches
+        it alone is repeated every event after the version it resumes at, in order, and nothing that is late. A bookmark
+        that said more than its feed has told would hide the events in between.
         """
         if len(self._clearances) == 1:
             return self._clearances[0].fed
@@ -142,6 +149,10 @@ class Lane(Generic[E]):
             self._count += 1
             heappush(self._pending, (version, self._count, event))
             self._newest = max(self._newest, version)
+
+    def given_out(self, events: Iterable[E]) -> list[E]:
+        """Those of events offered that are not held back any more, if nothing was offered since the last `release`."""
+        return sorted((event for event in events if event.version <= self.shown), key=_version)
 
     def release(self) -> list[E]:
         """What may be shown now and was not yet, in order."""

@@ -6,16 +6,23 @@ it is the newest state of each object that changed, and obeys the order of what 
 1. All partitions are asked; each answers for the moment it is asked, up to its frontier. Let C be the newest of these.
 2. All others are cleared to C. What arrives there from now on with a version up to C is late.
 3. Those whose answer ended below C are asked again, from where it ended: for what arrived before they were cleared.
-4. All answers are told together in the order of their versions, of the second ones not more than C.
+   They answer with the state as of C (`ChangesQuery.until`).
+4. All answers are told together in the order of their versions; none of them tells of anything above C.
+
+*Nothing above C, and nothing short of it.* An answer has an object once, in its newest state. Were a second answer cut
+off at C after the fact, an object created below C and changed above it would be in neither half: missing from the
+answer, and told live as MODIFIED by who has never been shown it. As of C it is ADDED below C, and MODIFIED live; so for
+one that is deleted, or deleted and created again.
 
 *No going back.* A client that comes back may have been shown states that this gateway's feeds have not told yet. But
 no shard shows what it does not hold: the answers of step 1, asked for after the client came back, have for each object
-its newest state or leave it as the client knows it, and all that follows is newer than they are.
+its newest state or leave it as the client knows it. What a second answer tells of an object arrived after its first,
+of the same partition: it is newer. What is told live is above the positions, as all that is told here is not.
 
 *Positions.* Afterwards the watcher has been told everything of each partition up to the end of its first answer, or
 of its second one as far as C. That may be below the version the watcher asked for; what is still to come from there is
-late and must not be taken for known. A round that breaks off leaves positions from which another repeats what is
-missing, perhaps a line twice.
+late and must not be taken for known. A round of several partitions that breaks off is told anew from where it began:
+no version within it is one up to which each object was told. A round of one is gone on with where it broke off.
 """
 
 from __future__ import annotations
@@ -155,17 +162,17 @@ class Replay:
                 behind = [answer for answer in answers if answer.frontier < ceiling]
                 if behind:
                     await clear([answer.partition for answer in behind], ceiling)
-                seconds = [self._cursor(answer.partition, answer.frontier) for answer in behind]
+                seconds = [
+                    self._cursor(answer.partition, answer.frontier, until=ceiling) for answer in behind
+                ]
                 opened += seconds
                 await all_of([answer.next() for answer in seconds])
             async for change in _merged(opened):
-                if ceiling is not None and change.version > ceiling:
-                    break
                 if change.version > last:
                     complete, last = last, change.version
                 await tell(change)
         except BaseException:
-            if complete:
+            if complete and len(answers) == 1:
                 self._reach(opened, complete)
             raise
         else:
@@ -175,9 +182,15 @@ class Replay:
                 await answer.aclose()
 
     def told(self, sights: Iterable[Sight]) -> None:
-        """These events of feeds, in order, were told after the last round: another one must not tell them again."""
+        """These events of feeds, in order, were told after the last round: another one need not tell them again.
+
+        A lane of several partitions may give out the events of one version one after the other, so the last may lack.
+        """
+        short = len(self.positions) > 1
         for event, _, _ in sights:
-            self.positions[event.partition] = max(self.positions[event.partition], event.version)
+            self.positions[event.partition] = max(
+                self.positions[event.partition], Version(event.version - short)
+            )
 
     def _reach(self, answers: Iterable[ChangesCursor], ceiling: Version | None) -> None:
         """Everything up to `ceiling` was told of all answers; a partition's second answer goes on from its first."""
@@ -185,7 +198,9 @@ class Replay:
             reached = answer.frontier
             self.positions[answer.partition] = reached if ceiling is None else min(reached, ceiling)
 
-    def _cursor(self, partition: PartitionId, since: Version) -> ChangesCursor:
+    def _cursor(
+        self, partition: PartitionId, since: Version, *, until: Version | None = None
+    ) -> ChangesCursor:
         selector = self._selector
         query = ChangesQuery(
             partition=partition,
@@ -196,6 +211,7 @@ class Replay:
             fields=selector.fields,
             shards=selector.shards,
             exact=len(self.positions) == 1,
+            until=until,
             max_bytes=max(PAGE_BYTES_MIN, PAGES_BYTES // len(self.positions)),
             wait_s=WAIT_S,
         )

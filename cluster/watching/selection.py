@@ -153,14 +153,14 @@ def _field_tests(text: str, resource_type: ResourceType) -> list[_FieldTest]:
         ValueError: it names a field that events do not carry; queries are checked before.
     """
     tests: list[_FieldTest] = []
-    for requirement in FieldSelector.parse(text).requirements:
-        meets = requirement.matches
-        if requirement.field == "metadata.name":
+    for test in FieldSelector.parse(text).tests:
+        meets = test.meets
+        if test.field == "metadata.name":
             tests.append(lambda event, _, meets=meets: meets(event.name))  # type: ignore[misc]
-        elif requirement.field == "metadata.namespace":
+        elif test.field == "metadata.namespace":
             tests.append(lambda event, _, meets=meets: meets(event.namespace))  # type: ignore[misc]
         else:
-            at = resource_type.selectable_fields.index(requirement.field)
+            at = resource_type.selectable_fields.index(test.field)
             tests.append(lambda _, fields, meets=meets, at=at: meets(fields[at]))  # type: ignore[misc]
     return tests
 

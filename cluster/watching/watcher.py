@@ -10,11 +10,17 @@ A round is asked for while what the lane gives out is kept for the watcher (`aud
 kept is dropped and another round is told instead, so that a slow client costs a bounded amount of memory. From then
 on the hub writes to the sink itself and this task only waits for the end.
 
-*Initial events of several partitions.* A list carries the oldest frontier, but its objects may be newer. Who waits for
-the closing bookmark comes back at the version that it says, so it gets the list as it is, complete at that version. A
-client that does without may come back at any version it was shown. For it partitions are cleared to the newest version
-told *before* the list is asked for, and an object of the list that is newer still is left to the first round, where it
-is ADDED.
+*Initial events of several partitions.* Each partition answers a list with the state it is at, so the list is complete
+only up to its own version, which is not above any of theirs (and one that a watch of them all may begin at, see
+`query.listing`), while its objects may be newer.
+
+- Who waits for the closing bookmark does not come back before it: a stream that breaks off earlier is begun anew. It
+  gets the list as it is, and nobody is overtaken for that. The bookmark says the list's version, up to which it is
+  complete; the rounds go on from the state of each partition, so what was newer in the list is not told again. Every
+  version shown after the bookmark is a round's or the lane's, of which `replay` and `lanes` answer for.
+- A client that does without may come back at any version it was shown. For it partitions are cleared to the newest
+  version told *before* the list is asked for, and an object of the list that is newer still is left to the first
+  round, which goes on from that version: there it is ADDED.
 
 Ends: at the deadline, when the sink takes no more, with an ERROR line when history does not reach back (410), and
 without one when a shard is away for too long or the resource is gone: then clients come back.
@@ -290,9 +296,9 @@ class Watch:
     async def _tell_change(self, change: Change, member: Member) -> None:
         event_type = change.type
         if change.key in self._unseen:
-            self._unseen.discard(change.key)
             if event_type == "DELETED":
-                return
+                return  # and still unseen, if the round has to be told anew
+            self._unseen.discard(change.key)
             event_type = "ADDED"
         self._add(member, event_type, change.body)
         if self._size > FRAME_BYTES:

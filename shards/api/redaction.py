@@ -1,15 +1,17 @@
 """Secrets without their values: what ``follow.secrets: redact`` leaves of an object. Pure.
 
 Kept are identity and metadata, ``type``, ``immutable``, and the keys of ``data`` and ``stringData``, each with an empty
-value. Members nobody knows are dropped, because nobody knows what is in them. So is everything in the metadata that
-repeats an object: ``managedFields``, the annotation ``kubectl apply`` keeps its input in, those of other tools, and
-any annotation in which one of the values, or something that looks like the data of a Secret, is found.
+value. Members nobody knows are dropped, because nobody knows what is in them, and so are annotations but for those that
+name other objects (`ANNOTATIONS`): tools keep copies of whole objects there, and a value may stand in one in more
+encodings than can be looked for. Labels stay, because selectors need them; they are 63 characters of a small alphabet,
+and one that repeats a value, plain, in Base64 or in hexadecimal, stays without its own.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Iterable
 from typing import Final
 
@@ -18,18 +20,27 @@ from msgspec import Raw
 
 _VALUES: Final = ("data", "stringData")
 _KEPT: Final = ("kind", "apiVersion", "metadata", "type", "immutable", *_VALUES)
-_COPIES: Final = frozenset(
+_METADATA: Final = frozenset(
     {
-        "kubectl.kubernetes.io/last-applied-configuration",
-        "kapp.k14s.io/original",
-        "kapp.k14s.io/original-diff",
-        "objectset.rio.cattle.io/applied",
-        "banzaicloud.com/last-applied",
+        "name", "generateName", "namespace", "selfLink", "uid", "resourceVersion", "generation", "creationTimestamp",
+        "deletionTimestamp", "deletionGracePeriodSeconds", "labels", "annotations", "ownerReferences", "finalizers",
+    }
+)  # fmt: skip
+ANNOTATIONS: Final = frozenset(
+    {
+        "kubernetes.io/service-account.name",
+        "kubernetes.io/service-account.uid",
+        "meta.helm.sh/release-name",
+        "meta.helm.sh/release-namespace",
+        "cert-manager.io/certificate-name",
+        "cert-manager.io/issuer-name",
     }
 )
-_DATA_LIKE: Final = ('"data"', '"stringData"')
+"""Annotations that are kept: names of objects, written by controllers."""
 TELLING_CHARS: Final = 4
-"""A value shorter than this is found by chance in any text."""
+"""A value shorter than this is found by chance in any text; only a label that is equal to it repeats it."""
+LABEL_CHARS_MAX: Final = 63
+"""A longer value, or line of one, does not fit into a label."""
 
 _decode_members: Final = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
@@ -38,7 +49,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def redact(members: dict[str, Raw], metadata: dict[str, Raw]) -> None:
     """Takes the values out of the members of an object and of its metadata, in place."""
-    values: list[str] = []
+    values: set[str] = set()
     for name in [name for name in members if name not in _KEPT]:
         del members[name]
     for name in _VALUES:
@@ -50,17 +61,29 @@ def redact(members: dict[str, Raw], metadata: dict[str, Raw]) -> None:
             del members[name]
             continue
         for value in entries.values():
-            values += _forms(_text(value))
+            values.update(_forms(_text(value)))
         members[name] = Raw(_encode(dict.fromkeys(entries, "")))
-    metadata.pop("managedFields", None)
-    annotations = _members(metadata.pop("annotations", None))
-    kept = {
-        name: text
-        for name, value in (annotations or {}).items()
-        if name not in _COPIES and not _repeats(text := _text(value), values)
-    }
-    if kept:
-        metadata["annotations"] = Raw(_encode(kept))
+    for name in [name for name in metadata if name not in _METADATA]:
+        del metadata[name]
+    _keep(
+        metadata,
+        "annotations",
+        {name: _text(value) for name, value in _named(metadata) if name in ANNOTATIONS},
+    )
+    labels = _members(metadata.get("labels"))
+    if labels or "labels" in metadata:
+        texts = ((name, _text(value)) for name, value in (labels or {}).items())
+        _keep(metadata, "labels", {name: "" if _repeats(text, values) else text for name, text in texts})
+
+
+def _named(metadata: dict[str, Raw]) -> Iterable[tuple[str, Raw]]:
+    return (_members(metadata.get("annotations")) or {}).items()
+
+
+def _keep(metadata: dict[str, Raw], name: str, texts: dict[str, str]) -> None:
+    metadata.pop(name, None)
+    if texts:
+        metadata[name] = Raw(_encode(texts))
 
 
 def _members(raw: Raw | None) -> dict[str, Raw] | None:
@@ -81,16 +104,21 @@ def _text(raw: Raw) -> str:
 
 
 def _forms(value: str) -> Iterable[str]:
-    """The value as it stands there, and as it reads decoded or encoded."""
-    yield value
-    yield base64.b64encode(value.encode()).decode()
-    try:
-        yield base64.b64decode(value, validate=True).decode()
-    except (binascii.Error, ValueError):
-        return
+    """What of a value a label may hold, in small letters: it, each of its lines, and both decoded and encoded."""
+    known = [value.encode("utf-8", "surrogatepass")]
+    with contextlib.suppress(binascii.Error, ValueError):
+        known.append(base64.b64decode(value, validate=True))
+    for content in known:
+        for part in {content, *content.splitlines()}:
+            if not part.strip() or len(part) > LABEL_CHARS_MAX:
+                continue
+            coded = (base64.b64encode(part), base64.b64encode(part + b"\n"), base64.urlsafe_b64encode(part))
+            for form in (part, part.strip(), *(one.rstrip(b"=") for one in coded), part.hex().encode()):
+                yield form.decode(errors="replace").lower()
 
 
-def _repeats(text: str, values: Iterable[str]) -> bool:
-    if any(sign in text for sign in _DATA_LIKE):
-        return True
-    return any(len(value) >= TELLING_CHARS and value in text for value in values)
+def _repeats(label: str, values: Iterable[str]) -> bool:
+    text = label.lower()
+    return bool(text) and any(
+        value == text or (len(value) >= TELLING_CHARS and value in text) for value in values
+    )

@@ -18,7 +18,6 @@ import msgspec
 
 from ..model.errors import Upstream
 from ..model.partitions import ExceptNamespaces, HashRange, OneNamespace, Partition
-from ..model.resources import Resource
 from ..model.versions import Version
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
@@ -84,11 +83,6 @@ def watch_request(partition: Partition, *, version: Version, timeout_s: int) -> 
         ("timeoutSeconds", str(timeout_s)),
     )
     return ApiRequest("GET", _collection_path(partition), (*query, *_cover_query(partition)), stream=True)
-
-
-def get_request(resource: Resource, namespace: str, name: str) -> ApiRequest:
-    """One object; `namespace` is empty for a cluster-scoped one."""
-    return ApiRequest("GET", resource.path(namespace or None, name))
 
 
 def document_request(path: str, *, accept: str = JSON, etag: str = "") -> ApiRequest:

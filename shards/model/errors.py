@@ -154,6 +154,12 @@ class Expired(ShoalError):  # noqa: N818
     reason = "Expired"
 
 
+class PastLost(Expired):
+    """The API server's versions went back (it was restored from a backup, say): all its versions known so far mean
+    nothing any more, of whatever partition.
+    """
+
+
 # -- try again later ------------------------------------------------------------------------------------------
 
 

@@ -69,6 +69,9 @@ class PageAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Objects after the last key match as well."""
     remaining: int
     """How many; exact."""
+    resumable: Version = UNKNOWN
+    """The oldest version a watch over this partition and others may begin at, with time to come: a list of them all
+    should not carry an older one."""
     age_s: float | None = None
     """Seconds since the API server last proved the partition's frontier; None: not said."""
 
@@ -128,6 +131,8 @@ class ChangesQuery(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool = True
     """True: every event after `since`, in order. False, where a resource has several partitions: of each object that
     changed the newest state once, in the order of their versions, *late* events (see `OvertakeQuery`) included."""
+    until: Version | None = None
+    """Only what happened up to this version, as if it were the newest; None: up to the frontier."""
     max_bytes: int = 1 << 20
     """Ends a page early once its bodies exceed this; at least one change is always sent."""
     wait_s: float = 3.0
@@ -138,7 +143,7 @@ class ChangesPage(msgspec.Struct, frozen=True, kw_only=True):
     """Some of the changes, in order. All pages of one answer are of the moment it was asked for."""
 
     frontier: Version
-    """Of the whole answer: with its last page, everything up to this version has been told."""
+    """Of the whole answer: with its last page, everything up to this version has been told. Not more than `until`."""
     changes: list[Change]
     more: bool
     age_s: float | None = None
@@ -236,6 +241,10 @@ class PartitionStatistics(msgspec.Struct, kw_only=True):
     """Events in history that arrived when their version had been shown already."""
     proofs: dict[str, int] = msgspec.field(default_factory=dict)
     """Attempts to prove the frontier, by outcome: ``proved``, ``unreached``, ``behind``, ``void``, …"""
+    proofs_unasked: int = 0
+    """Times the frontier was to be proved although nobody waited: what was shown of siblings was newer for too long."""
+    overtaken: Version = UNKNOWN
+    """The newest version readers of other partitions may have been shown."""
 
 
 class ShardStatistics(msgspec.Struct, kw_only=True):

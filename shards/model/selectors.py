@@ -2,22 +2,36 @@
 
 Label grammar: ``k8s.io/apimachinery/pkg/labels`` (``=``, ``==``, ``!=``, ``in``, ``notin``, ``>``, ``<``, exists,
 ``!`` not exists; requirements joined by commas are and-ed). As there, ``!=`` and ``notin`` match objects that
-lack the key. Field grammar: ``k8s.io/apimachinery/pkg/fields``.
+lack the key. Field grammar: `field_terms`.
+
+A requirement said twice is one. Selectors are limited in length and in what they compare (`selector_tests`), which
+kube-apiserver does not do: one request must not keep a shard from all others.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from .errors import BadRequest
+from .field_terms import field_terms, split_field_term, unescape_field_value
+from .selector_tests import (
+    REQUIREMENTS_MAX,
+    TERMS_MAX,
+    FieldTest,
+    LabelTests,
+    check_length,
+    echoed,
+    field_tests,
+)
 
 Operator = Literal["=", "==", "!=", "in", "notin", "exists", "!", ">", "<"]
 
 _SYMBOLS = "=!(),><"
-_SYMBOLS_OF_TWO_OR_ONE = frozenset({")", ",", "!", "==", "=", ">", "<", "!=", "("})
+_LEXEME = re.compile(r"==|!=|[=!(),><]|[^=!(),>< \t\r\n]+")
 _OPERATORS: Mapping[str, Operator] = {
     "in": "in", "notin": "notin", "=": "=", "==": "==", "!=": "!=", ">": ">", "<": "<",
 }  # fmt: skip
@@ -75,13 +89,20 @@ class LabelSelector:
     """Requirements that must all be met; none at all means everything."""
 
     requirements: tuple[LabelRequirement, ...] = ()
+    tests: tuple[LabelRequirement, ...] = field(init=False, compare=False, repr=False)
+    """The same with what concerns one label in one way put together."""
+    _tests: LabelTests = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tests", _together(self.requirements))
+        object.__setattr__(self, "_tests", LabelTests(self.tests))
 
     def __bool__(self) -> bool:
         return bool(self.requirements)
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether an object with these labels is selected."""
-        return all(requirement.matches(labels) for requirement in self.requirements)
+        return self._tests.meet(labels)
 
     def __str__(self) -> str:
         return ",".join(map(str, self.requirements))
@@ -91,9 +112,52 @@ class LabelSelector:
         """Reads a ``labelSelector`` parameter.
 
         Raises:
-            BadRequest: with the text kube-apiserver gives.
+            BadRequest: with the text kube-apiserver gives; or it is longer, or compares more, than is allowed.
         """
-        return cls(tuple(_LabelParser(text).requirements()))
+        check_length("label selector", text)
+        said = tuple(islice(_LabelParser(text).requirements(), TERMS_MAX + 1))
+        selector = cls(tuple(dict.fromkeys(said)))
+        if len(selector.tests) > REQUIREMENTS_MAX or len(said) > TERMS_MAX:
+            raise BadRequest(
+                f"the label selector has more than {REQUIREMENTS_MAX} requirements on different labels, or more than "
+                f"{TERMS_MAX} in all, which is not allowed here"
+            )
+        return selector
+
+
+_KINDS: Mapping[Operator, Operator] = {"=": "in", "==": "in", "!=": "notin"}
+
+
+def _together(requirements: tuple[LabelRequirement, ...]) -> tuple[LabelRequirement, ...]:
+    """Requirements of one label and one kind as one: what is allowed intersected, what is not, united."""
+    if len(requirements) < 2:
+        return requirements
+    found: dict[tuple[str, Operator], LabelRequirement] = {}
+    for one in requirements:
+        kind = _KINDS.get(one.operator, one.operator)
+        before = found.get((one.key, kind))
+        if before is None:
+            found[one.key, kind] = one
+            continue
+        match kind:
+            case "in":
+                values = before.values & one.values
+            case "notin":
+                # NB: a set that grows by one for each of many would be copied as often; see below.
+                continue
+            case ">" | "<":
+                bounds = (*before.values, *one.values)
+                values = frozenset({max(bounds, key=int) if kind == ">" else min(bounds, key=int)})
+            case _:
+                continue
+        found[one.key, kind] = LabelRequirement(one.key, kind, values)
+    excluded: dict[str, set[str]] = {}
+    for one in requirements:
+        if one.operator in ("!=", "notin"):
+            excluded.setdefault(one.key, set()).update(one.values)
+    for key, all_values in excluded.items():
+        found[key, "notin"] = LabelRequirement(key, "notin", frozenset(all_values))
+    return tuple(found.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,19 +182,25 @@ class FieldSelector:
     """Comparisons that must all hold; none at all means everything."""
 
     requirements: tuple[FieldRequirement, ...] = ()
+    tests: tuple[FieldTest, ...] = field(init=False, compare=False, repr=False)
+    """The same, all that concerns one field put together."""
+
+    def __post_init__(self) -> None:
+        tests = field_tests((one.field, one.value, one.negated) for one in self.requirements)
+        object.__setattr__(self, "tests", tests)
 
     def __bool__(self) -> bool:
         return bool(self.requirements)
 
     def matches(self, field_value: Callable[[str], str]) -> bool:
         """Whether an object is selected; `field_value` gives the value of a field of it."""
-        return all(requirement.matches(field_value(requirement.field)) for requirement in self.requirements)
+        return all(test.meets(field_value(test.field)) for test in self.tests)
 
     def exact(self, field: str) -> str | None:
-        """The one value the selector demands of `field`, if it does."""
-        for requirement in self.requirements:
-            if requirement.field == field and not requirement.negated:
-                return requirement.value
+        """A value the selector demands of `field`, if it does."""
+        for test in self.tests:
+            if test.field == field:
+                return min(test.wanted, default=None)
         return None
 
     def __str__(self) -> str:
@@ -143,18 +213,19 @@ class FieldSelector:
         `known` says which fields may be named; None accepts any.
 
         Raises:
-            BadRequest: a term without an operator, a bad escape, or an unknown field.
+            BadRequest: a term without an operator, a bad escape, or an unknown field; or it is longer than is allowed.
         """
-        found: list[FieldRequirement] = []
-        for term in _field_terms(text):
+        check_length("field selector", text)
+        found: dict[FieldRequirement, None] = {}
+        for term in field_terms(text):
             if not term:
                 continue
-            field, operator, value = _split_field_term(term)
+            name, operator, value = split_field_term(term)
             if not operator:
-                raise BadRequest(f"invalid selector: '{text}'; can't understand '{term}'")
-            if known is not None and not known(field):
-                raise BadRequest(f"field label not supported: {field}")
-            found.append(FieldRequirement(field, _unescape_field_value(value), operator == "!="))
+                raise BadRequest(f"invalid selector: '{echoed(text)}'; can't understand '{echoed(term)}'")
+            if known is not None and not known(name):
+                raise BadRequest(f"field label not supported: {echoed(name)}")
+            found[FieldRequirement(name, unescape_field_value(value), operator == "!=")] = None
         return cls(tuple(found))
 
 
@@ -187,7 +258,7 @@ class _LabelParser:
             if lexeme == _END:
                 return
             if not (_is_identifier(lexeme) or lexeme == "!"):
-                raise BadRequest(f"found '{lexeme}', expected: !, identifier, or 'end of string'")
+                raise BadRequest(f"found '{echoed(lexeme)}', expected: !, identifier, or 'end of string'")
             try:
                 yield self._requirement()
             except _ParseError as error:
@@ -196,10 +267,10 @@ class _LabelParser:
             if lexeme == _END:
                 return
             if lexeme != ",":
-                raise BadRequest(f"found '{lexeme}', expected: ',' or 'end of string'")
+                raise BadRequest(f"found '{echoed(lexeme)}', expected: ',' or 'end of string'")
             lexeme = self._peek()
             if not (_is_identifier(lexeme) or lexeme == "!"):
-                raise BadRequest(f"found '{lexeme}', expected: identifier after ','")
+                raise BadRequest(f"found '{echoed(lexeme)}', expected: identifier after ','")
 
     def _requirement(self) -> LabelRequirement:
         lexeme = self._next()
@@ -207,7 +278,7 @@ class _LabelParser:
         if absent:
             lexeme = self._next()
         if not _is_identifier(lexeme):
-            raise _ParseError(f"found '{lexeme}', expected: identifier")
+            raise _ParseError(f"found '{echoed(lexeme)}', expected: identifier")
         key = lexeme
         _check_key(key)
         if self._peek() in (_END, ","):
@@ -215,7 +286,7 @@ class _LabelParser:
         lexeme = self._next()
         operator = _OPERATORS.get(lexeme)
         if operator is None or absent:
-            raise _ParseError(f"found '{lexeme}', expected: in, notin, =, ==, !=, gt, lt")
+            raise _ParseError(f"found '{echoed(lexeme)}', expected: in, notin, =, ==, !=, gt, lt")
         values = self._set() if operator in ("in", "notin") else {self._exact()}
         _check_values(key, operator, values)
         return LabelRequirement(key, operator, frozenset(values))
@@ -225,13 +296,13 @@ class _LabelParser:
             return ""
         lexeme = self._next()
         if not _is_identifier(lexeme):
-            raise _ParseError(f"found '{lexeme}', expected: identifier")
+            raise _ParseError(f"found '{echoed(lexeme)}', expected: identifier")
         return lexeme
 
     def _set(self) -> set[str]:
         lexeme = self._next()
         if lexeme != "(":
-            raise _ParseError(f"found '{lexeme}' expected: '('")
+            raise _ParseError(f"found '{echoed(lexeme)}' expected: '('")
         values: set[str] = set()
         expects_value = True
         while True:
@@ -248,9 +319,9 @@ class _LabelParser:
                 values.add(lexeme)
                 expects_value = False
                 if self._peek() not in (",", ")"):
-                    raise _ParseError(f"found '{self._peek()}', expected: ',' or ')'")
+                    raise _ParseError(f"found '{echoed(self._peek())}', expected: ',' or ')'")
             else:
-                raise _ParseError(f"found '{lexeme}', expected: ',', ')' or identifier")
+                raise _ParseError(f"found '{echoed(lexeme)}', expected: ',', ')' or identifier")
 
 
 class _ParseError(Exception):
@@ -262,20 +333,7 @@ def _is_identifier(lexeme: str) -> bool:
 
 
 def _label_lexemes(text: str) -> Iterable[str]:
-    at = 0
-    while at < len(text):
-        char = text[at]
-        if char in " \t\r\n":
-            at += 1
-        elif char in _SYMBOLS:
-            lexeme = text[at : at + 2] if text[at : at + 2] in _SYMBOLS_OF_TWO_OR_ONE else char
-            at += len(lexeme)
-            yield lexeme
-        else:
-            start = at
-            while at < len(text) and text[at] not in _SYMBOLS and text[at] not in " \t\r\n":
-                at += 1
-            yield text[start:at]
+    yield from _LEXEME.findall(text)
     yield _END
 
 
@@ -301,7 +359,7 @@ def _check_key(key: str) -> None:
             "'([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
         )
     if problems:
-        raise _ParseError(f'<nil>: Invalid value: "{key}": {"; ".join(problems)}')
+        raise _ParseError(f'<nil>: Invalid value: "{echoed(key)}": {"; ".join(problems)}')
 
 
 def _check_values(key: str, operator: Operator, values: set[str]) -> None:
@@ -310,7 +368,8 @@ def _check_values(key: str, operator: Operator, values: set[str]) -> None:
     for at, value in enumerate(sorted(values)):
         if operator in (">", "<") and not re.fullmatch(r"[+-]?\d+", value):
             raise _ParseError(
-                f"values[{at}]: Invalid value: \"{value}\": for 'Gt', 'Lt' operators, the value must be an integer"
+                f"values[{at}]: Invalid value: \"{echoed(value)}\": for 'Gt', 'Lt' operators, the value must be "
+                "an integer"
             )
         problems = []
         if len(value) > 63:
@@ -322,53 +381,6 @@ def _check_values(key: str, operator: Operator, values: set[str]) -> None:
                 "regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
             )
         if problems:
-            raise _ParseError(f'values[{at}][{key}]: Invalid value: "{value}": {"; ".join(problems)}')
-
-
-# -- field parser ---------------------------------------------------------------------------------------------
-
-
-def _field_terms(text: str) -> list[str]:
-    """Splits at commas that no backslash escapes."""
-    terms, start, escaped = [], 0, False
-    for at, char in enumerate(text):
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char == ",":
-            terms.append(text[start:at])
-            start = at + 1
-    terms.append(text[start:])
-    return terms
-
-
-def _split_field_term(term: str) -> tuple[str, str, str]:
-    at = 0
-    while at < len(term):
-        for operator in ("!=", "==", "="):
-            if term.startswith(operator, at):
-                return term[:at], operator, term[at + len(operator) :]
-        at += 1
-    return term, "", ""
-
-
-def _unescape_field_value(value: str) -> str:
-    if not any(char in value for char in "\\,="):
-        return value
-    out, escaped = [], False
-    for char in value:
-        if escaped:
-            if char not in "\\,=":
-                raise BadRequest(f"invalid field selector: invalid escape sequence: \\{char}")
-            out.append(char)
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char in ",=":
-            raise BadRequest(f"invalid field selector: unescaped character in value: {char}")
-        else:
-            out.append(char)
-    if escaped:
-        raise BadRequest("invalid field selector: invalid escape sequence: \\")
-    return "".join(out)
+            raise _ParseError(
+                f'values[{at}][{echoed(key)}]: Invalid value: "{echoed(value)}": {"; ".join(problems)}'
+            )

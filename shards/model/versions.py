@@ -14,16 +14,18 @@ Version = NewType("Version", int)
 """A resource version as a number; 0 before the first is known."""
 
 UNKNOWN = Version(0)
+VERSION_DIGITS = 20
+"""Of the greatest number in 64 bits."""
 
 
 def parse_version(text: str) -> Version:
     """Reads the ``resourceVersion`` of an object or list.
 
     Raises:
-        ValueError: not a decimal number without sign.
+        ValueError: not a decimal number without sign, or longer than any revision.
     """
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError(f"{text!r} is not a resource version")
+    if not (text.isascii() and text.isdigit() and len(text) <= VERSION_DIGITS):
+        raise ValueError(f"{text[:64]!r} is not a resource version")
     return Version(int(text))
 
 

@@ -22,15 +22,20 @@ def difference(
     """What `fresh`, the list of `version`, changes in `held`, the state of `seen`; in version order.
 
     With `keep_newer`, what is held in a newer state than the list has stays, and is put into `fresh`.
+
+    A watcher may be cut off between any two of these events and come back at the version of the last one. So no two of
+    them carry the list's version: what has gone, nobody knows when, is told below it, in the gap of history that a list
+    leaves, and whoever comes back there is told to list again.
     """
     first = Version(seen + 1)
+    gone_at = min(max(first, Version(version - 1)), version)
     changes: list[Difference] = []
     for key, entry in held.items():
         if key not in fresh:
             if keep_newer and entry.version > version:
                 fresh[key] = entry
             else:
-                changes.append((version, key, entry, None))
+                changes.append((gone_at, key, entry, None))
     for key, entry in fresh.items():
         before = held.get(key)
         if before is entry:

@@ -13,7 +13,7 @@ as well, although older ones are not.
 resource had been shown already (`mark`, see `model.queries.OvertakeQuery`). Who resumes at such a version may have
 missed them, so `window` repeats them. A late event that has left the window makes these versions expire. In the first
 `settling_s` after a history began nobody here knows what another owner of the partition let be shown meanwhile: all
-events of that time count as late.
+events of that time are *unsettled*, and count as late for every version that may have been shown by its end (`settle`).
 
 A *correction* is an event at a version that was the frontier already: a deletion reported with the version of the last
 state, a list that differs at an unchanged version. Who stands at that very version is told it again.
@@ -24,6 +24,7 @@ rest.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -106,6 +107,10 @@ class History:
         self._events: deque[Event] = deque()
         self._late: deque[_Late] = deque()
         self._late_floor = self._correction_floor = UNKNOWN
+        self._settled = UNKNOWN
+        """What may have been shown by the end of the settling time; `UNKNOWN` until somebody has to know."""
+        self._unsettled_lost = False
+        """Unsettled events left the window before the settling time was over."""
         self._gaps: deque[tuple[Version, Version]] = deque()
         self._added = 0
         self._stamp = float("-inf")
@@ -123,7 +128,8 @@ class History:
         """Forgets everything; history begins with the state at `version`."""
         self._events.clear()
         self._late.clear()
-        self._late_floor = self._correction_floor = UNKNOWN
+        self._late_floor = self._correction_floor = self._settled = UNKNOWN
+        self._unsettled_lost = False
         self._gaps.clear()
         self._states.clear()
         self.bytes = 0
@@ -154,7 +160,7 @@ class History:
         self._added += 1
         self.bytes += EVENT_BYTES if before is None else EVENT_BYTES + len(before.packed)
         if self.bytes > self._bytes_max or events[0].at < now - self._seconds:
-            self.evict(now, version)
+            self.evict(now, version, mark)
         return event
 
     def gap(self, seen: Version, listed: Version) -> None:
@@ -162,35 +168,69 @@ class History:
         if listed - seen > 1:
             self._gaps.append((seen, listed))
 
-    def evict(self, now: float, frontier: Version) -> None:
+    def settle(self, version: Version) -> None:
+        """The settling time is over, and nothing newer than `version` had been shown by its end."""
+        if self._settled == UNKNOWN:
+            self._settled = version
+            if self._unsettled_lost:
+                self._late_floor = max(self._late_floor, version)
+
+    def refute(self, version: Version) -> None:
+        """Nothing newer than `version` was ever shown: what was believed to be is of a past that the server lost."""
+        self._late = deque(late._replace(shown=min(late.shown, version)) for late in self._late)
+        self._late_floor = min(self._late_floor, version)
+        self._settled = min(self._settled, version)
+
+    def evict(self, now: float, frontier: Version, mark: Version = UNKNOWN) -> None:
         """Drops what is outside the window, and raises the floor to the newest version dropped.
 
         A late event outlives its time until the frontier has passed what had been shown when it came: the versions it
-        makes expire must be no longer the newest, or who lists and goes on from there would be told to list again.
+        makes expire must be no longer the newest, or who lists and goes on from there would be told to list again. So
+        does an unsettled one.
         """
+        events, shown = self._events, max(frontier, mark)
         oldest, bytes_left = now - self._seconds, self._bytes_max
+        if now >= self.settled_at and (self._unsettled_lost or self._ages_unsettled(now)):
+            self.settle(shown)
         if self.bytes > bytes_left:
             # Some at once, so that a full window is not tidied up after every event (3 us each).
             bytes_left -= bytes_left // EVICTED_PART
-        events, late = self._events, self._late
         while events and (self.bytes > bytes_left or events[0].at < oldest):
-            if late and late[0].event is events[0] and late[0].shown >= frontier and self.bytes <= bytes_left:
+            if self.bytes <= bytes_left and self._needed(events[0], frontier):
                 break
-            self.oldest_version = self._drop_oldest()
+            self.oldest_version = self._drop_oldest(shown)
         # Events of one version (a list's deletions) go together: half of them taken back is no state that
         # ever was. Corrections belong to the state of their version already.
+        late = self._late
         while (
             events and events[0].version == self.oldest_version and not (late and late[0].event is events[0])
         ):
-            self._drop_oldest()
+            self._drop_oldest(shown)
         while self._gaps and self._gaps[0][1] <= self.oldest_version:
             self._gaps.popleft()
         for version in [version for version in self._states if version < self.oldest_version]:
             del self._states[version]
 
-    def _drop_oldest(self) -> Version:
+    def _ages_unsettled(self, now: float) -> bool:
+        """Whether an unsettled event has used up half its time. What it makes expire is settled on well before it goes,
+        so that nobody is sent there meanwhile (`resumable`).
+        """
+        events = self._events
+        return bool(events) and events[0].at < min(self.settled_at, now - self._seconds / 2)
+
+    def _needed(self, event: Event, frontier: Version) -> bool:
+        """Whether the oldest event is the only thing that keeps the newest versions from expiring."""
+        if event.at < self.settled_at and (self._settled == UNKNOWN or self._settled >= frontier):
+            return True
+        late = self._late
+        return bool(late) and late[0].event is event and late[0].shown >= frontier
+
+    def _drop_oldest(self, newest_shown: Version) -> Version:
         event = self._events.popleft()
         self.bytes -= event.weight
+        if event.at < self.settled_at:
+            self._unsettled_lost = self._unsettled_lost or self._settled == UNKNOWN
+            self._late_floor = max(self._late_floor, self._settled or newest_shown)
         if self._late and self._late[0].event is event:
             _, shown, correction = self._late.popleft()
             self._late_floor = max(self._late_floor, shown)
@@ -270,6 +310,29 @@ class History:
                 keys.add(event.key)
                 again.append(event)
         return again + found
+
+    def resumable(self, now: float, frontier: Version) -> Version:
+        """The oldest version that `window` answers for now and for some time to come: a client that is told of a
+        version needs time to come back with it. So of a window that is about to lose events it is the middle.
+
+        It may be just above `frontier`: then nobody can begin where this partition is now.
+        """
+        events, version = self._events, self.oldest_version
+        if self._late_floor:
+            version = max(version, Version(self._late_floor + 1))
+        if self._gaps:
+            version = max(version, self._gaps[-1][1])
+        aged = now - self._seconds / 2
+        if not events or (self.bytes <= self._bytes_max // 2 and events[0].at >= aged):
+            return version
+        middle = events[len(events) // 2].version
+        version = max(version, middle)
+        # What goes with the older half makes versions expire up to those that had been shown.
+        shown = self._settled if events[0].at < self.settled_at else UNKNOWN
+        going = bisect_right(self._late, middle, key=lambda late: late.event.version)
+        if going:
+            shown = max(shown, self._late[going - 1].shown)
+        return max(version, min(Version(shown + 1), frontier))
 
     def in_gap(self, version: Version) -> bool:
         """Whether a list was made anew across this version, so that nobody knows the state it had."""

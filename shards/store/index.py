@@ -162,7 +162,7 @@ class Index:
         """Label sets that meet the selector: by set algebra; only ``<`` and ``>`` have to parse any."""
         found: set[LabelSet] | None = None
         excluded: list[set[LabelSet]] = []
-        for requirement in selector.requirements:
+        for requirement in selector.tests:
             carrying = set(self._carrying(requirement))
             if requirement.operator in ("!=", "notin", "!"):
                 excluded.append(carrying)

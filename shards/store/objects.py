@@ -15,7 +15,7 @@ What it keeps true, once `synced`:
 
 A list *older* than the frontier is the one way back. The reflector asks for lists that are not older, so an
 older one means that the server lost its past (etcd restored from a backup): then the list is the truth, and
-history restarts.
+history restarts; what gateways had said of versions shown (`marks`) is forgotten.
 
 Not kept here: how the objects get here (`watch.reflector`), waiting for a version (`shard`, through
 `subscribe`), order over several partitions (the query router). Not safe for use by several threads, but for
@@ -41,6 +41,7 @@ from .bodies import BodyCodec
 from .difference import difference
 from .entries import Entry
 from .history import Event
+from .marks import Moment
 from .reading import HeldObjects
 
 _DISTINCT_FIELDS: Final = (INDEXED_FIELDS - {"spec.nodeName"}) | {"involvedObject.resourceVersion"}
@@ -87,6 +88,7 @@ class PartitionStore(HeldObjects):
         self._interned = tuple(field not in _DISTINCT_FIELDS for field in resource_type.selectable_fields)
         self._fresh: dict[Key, Entry] | None = None
         self._settling_s = settings.settling_s
+        self._listed_from = self.moment
         self._subscribers: tuple[Callable[[], object], ...] = ()
 
     @property
@@ -94,12 +96,18 @@ class PartitionStore(HeldObjects):
         """A list is under way."""
         return self._fresh is not None
 
+    @property
+    def moment(self) -> Moment:
+        """Now: what the API server is asked after it knows all that had been shown."""
+        return Moment(self._marks.noted, self._clock())
+
     # -- writing: a list -------------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """A list begins. What an earlier one had collected and not finished is forgotten."""
         self.abandon()
         self.turn += 1
+        self._listed_from = self.moment
         self._fresh = {}
         self._index.building = True
 
@@ -137,6 +145,7 @@ class PartitionStore(HeldObjects):
         if not follows:
             self._history.restart(version)
             self._history.settled_at = now + self._settling_s
+            self._marks.clear()
         if not self.synced:
             self._pack_again(fresh)
         changes = difference(self._entries, fresh, version, seen=seen, keep_newer=follows)
@@ -158,6 +167,7 @@ class PartitionStore(HeldObjects):
         self.frontier = version
         if not follows and self.recorder is not None:
             self.recorder.restarted()
+        self.told(version, self._listed_from)
         self._prove(version, now)
 
     def abandon(self) -> None:
@@ -227,11 +237,23 @@ class PartitionStore(HeldObjects):
 
     def overtake(self, version: Version) -> None:
         """Readers of other partitions are about to be shown `version`: what comes later and is not newer is late."""
-        self.overtaken = max(self.overtaken, version)
+        self._marks.note(version)
+
+    def told(self, version: Version, asked: Moment) -> None:
+        """The API server said that it is at `version`, in a consistent list that was asked for at `asked`: nothing
+        newer had been shown by then. An older version than the frontier says nothing of marks: whether the past is lost
+        is for the next list to say.
+        """
+        if version < self.frontier:
+            return
+        if self._marks.refute(asked.mark, version):
+            self._history.refute(version)
+        if asked.at >= self._history.settled_at:
+            self._history.settle(version)
 
     def expire(self) -> None:
         """Lets go of history that is older than the window: of use where nothing arrives that would."""
-        self._history.evict(self._clock(), self.frontier)
+        self._history.evict(self._clock(), self.frontier, self.overtaken)
 
     def subscribe(self, callback: Callable[[], object]) -> None:
         """Has `callback` called whenever the frontier was proved anew, after the change is readable."""

@@ -22,6 +22,7 @@ from .counting import count_groups
 from .entries import Entry
 from .history import Event, History, HistoryStatistics
 from .index import Index
+from .marks import Marks
 from .snapshot import Asked, Selection, Snapshot
 
 
@@ -44,8 +45,6 @@ class HeldObjects:
         """Everything up to this version has been seen."""
         self.frontier_at = float("-inf")
         """When the API server last proved the frontier, by the clock."""
-        self.overtaken = UNKNOWN
-        """The newest version that readers of other partitions may have been shown."""
         self._clock = clock
         self._entries: dict[Key, Entry] = {}
         self._keys: SortedList[Key] = SortedList()
@@ -53,6 +52,7 @@ class HeldObjects:
             resource_type.selectable_fields, INDEXED_FIELDS | frozenset(resource_type.indexed_fields)
         )
         self._history = History(settings)
+        self._marks = Marks()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -61,6 +61,16 @@ class HeldObjects:
     def oldest_version(self) -> Version:
         """A list at an exact version may ask for this one or a later one."""
         return self._history.oldest_version
+
+    @property
+    def resumable(self) -> Version:
+        """The oldest version that a watch of several partitions should be sent to; see `History.resumable`."""
+        return self._history.resumable(self._clock(), self.frontier)
+
+    @property
+    def overtaken(self) -> Version:
+        """The newest version that readers of other partitions may have been shown."""
+        return self._marks.newest
 
     @property
     def frontier_age_s(self) -> float:
@@ -122,11 +132,13 @@ class HeldObjects:
         selection = self._select(query)
         if query.since > self.answerable(query):
             raise TooLargeVersion(query.since, self.frontier)
-        if query.exact:
-            told = exact_changes(self._history.replay(query.since), selection)
-        else:
-            told = newest_changes(self._history.window(query.since), selection)
-        return change_pages(self.frontier, told, query.max_bytes)
+        history, frontier, until = self._history, self.frontier, query.until
+        events = history.replay(query.since) if query.exact else history.window(query.since)
+        if until is not None and until < frontier:
+            # Events are in the order of their versions, so what is left is the past as it was at `until`.
+            events, frontier = [event for event in events if event.version <= until], until
+        told = (exact_changes if query.exact else newest_changes)(events, selection)
+        return change_pages(frontier, told, query.max_bytes)
 
     def answerable(self, query: ChangesQuery) -> Version:
         """The newest `since` that needs no waiting. A version that other partitions were shown at needs none: what is
@@ -135,22 +147,19 @@ class HeldObjects:
         return self.frontier if query.exact else max(self.frontier, self.overtaken)
 
     def events_after(self, since: Version) -> list[Event]:
-        """For a feed: every event after `since`, in order; none if `since` has not been reached.
+        """For a feed: every event after `since`, in order.
 
         Raises:
-            NotReady: no list was complete yet.
+            NotReady: no list was complete yet, or `since` has not been reached: the feed of who is further may have had
+                a past that the server lost, and would be silent until there were as many versions again.
             Expired: history does not reach back so far, or the state at `since` was corrected afterwards.
         """
         self._require_synced()
         if since > self.frontier:
-            return []
+            raise NotReady(f"{self.partition.id} is at {self.frontier}, not yet at {since}", retry_after_s=1)
         if self._history.corrected(since):
             raise Expired(f"too old resource version: {since} ({self.frontier})")
         return self._history.replay(since)
-
-    def unobserved(self, version: Version) -> bool:
-        """Whether the state at this version was never known here, although later ones are."""
-        return self._history.in_gap(version)
 
     def history_statistics(self) -> HistoryStatistics:
         """What history holds."""

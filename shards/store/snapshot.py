@@ -33,6 +33,8 @@ Asked: TypeAlias = PageQuery | CountQuery | ChangesQuery
 _NO_CHANGES: Final[Mapping[Key, Entry | None]] = {}
 AFTER_ALL: Final = "\U0010ffff"
 """Greater than every key: names and namespaces are ASCII."""
+REMEMBERED_CHARS: Final = 2048
+"""A longer selector is read each time: texts that are remembered are what callers sent."""
 
 
 class Selection:
@@ -56,10 +58,8 @@ class Selection:
         shards = parse_shard_selector(query.shards) if query.shards else None
         self._shards = shards.matches if shards is not None else None
         self._fields: list[tuple[Callable[[Entry], str], Callable[[str], bool]]] = []
-        for requirement in self.field_selector.requirements:
-            self._fields.append(
-                (value_getter(requirement.field, fields, namespaced=namespaced), requirement.matches)
-            )
+        for test in self.field_selector.tests:
+            self._fields.append((value_getter(test.field, fields, namespaced=namespaced), test.meets))
         self._seen: dict[LabelSet, bool] = {}
         self._name = self.field_selector.exact("metadata.name")
         self.trivial = not self.label_selector and not self.field_selector and shards is None
@@ -274,22 +274,29 @@ def value_getter(field: str, fields: tuple[str, ...], *, namespaced: bool) -> Ca
     return lambda entry: entry.fields[position]
 
 
-@lru_cache(maxsize=512)
 def parse_labels(text: str) -> LabelSelector:
-    """A label selector; the same text is parsed once.
+    """A label selector; the same text is parsed once, unless it is longer than is worth to be remembered.
 
     Raises:
         BadRequest: it cannot be parsed.
     """
-    return LabelSelector.parse(text)
+    return _remembered_labels(text) if len(text) <= REMEMBERED_CHARS else LabelSelector.parse(text)
 
 
-@lru_cache(maxsize=512)
 def parse_fields(text: str, fields: tuple[str, ...]) -> FieldSelector:
-    """A field selector on a resource with these selectable fields; the same text is parsed once.
+    """A field selector on a resource with these selectable fields; remembered as `parse_labels` does.
 
     Raises:
         BadRequest: it cannot be parsed, or names another field.
     """
+    parse = _remembered_fields if len(text) <= REMEMBERED_CHARS else _parse_fields
+    return parse(text, fields)
+
+
+def _parse_fields(text: str, fields: tuple[str, ...]) -> FieldSelector:
     known = frozenset((*METADATA_FIELDS, *fields))
     return FieldSelector.parse(text, known.__contains__)
+
+
+_remembered_labels: Final = lru_cache(maxsize=512)(LabelSelector.parse)
+_remembered_fields: Final = lru_cache(maxsize=512)(_parse_fields)

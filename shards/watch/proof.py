@@ -68,20 +68,24 @@ class FrontierProof:
         self._connection = connection
         self._store = store
         self._decoder = decoder
+        self.said: Version | None = None
+        """The version of the server as the last attempt found it; None if it did not come so far."""
 
     async def attempt(self, wanted: Version) -> Outcome:
         """Tries once, for somebody who waits for `wanted`."""
-        store = self._store
+        store, self.said = self._store, None
         if not store.synced or store.listing:
             return "void"
         try:
             async with asyncio.timeout(ATTEMPT_S), self._connection.pinned() as pinned:
-                turn, began = store.turn, store.frontier
+                turn, began, asked = store.turn, store.frontier, store.moment
                 version = await self._version(pinned)
                 if version is None:
                     return "refused"
                 if store.turn != turn:
                     return "void"
+                self.said = version
+                store.told(version, asked)
                 if version < began:
                     return "behind"
                 if version <= store.frontier:

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ..model.observations import Observation
 from ..model.versions import Version
+from ..store.marks import Moment
 
 
 class PartitionWriter(Protocol):
@@ -57,6 +58,13 @@ class ProvablePartition(PartitionWriter, Protocol):
     @property
     def turn(self) -> int:
         """Grows when a list begins and when it is complete."""
+
+    @property
+    def moment(self) -> Moment:
+        """Now, as `told` wants it."""
+
+    def told(self, version: Version, asked: Moment) -> None:
+        """A consistent list that was asked for at `asked` says that the server is at `version`."""
 
     def proven(self, version: Version) -> None:
         """Everything up to `version` has been seen."""

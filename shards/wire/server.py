@@ -2,14 +2,18 @@
 
 What is asked is answered by a `Served`, in practice `shards.shard.Shard`; while there is none every partition is
 `NotServed`. A peer that has not proved yet who it is, in TLS or in the handshake after it, is one of
-`unauthenticated_max`, has `handshake_timeout_s` for both together, and is not told why it is turned away. What is said
+`unauthenticated_max`, has `handshake_timeout_s` for both together, and is not told why it is turned away. When they are
+that many, the next takes the place of the one that has been silent for longest, never the other way round: strangers
+who hold their places do not lock a gateway out, because it proves itself within some turns of the loop. What is said
 afterwards is up to `shard_link`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
+import itertools
 import logging
 import secrets
 import socket
@@ -46,8 +50,11 @@ class WireServer:
         self.links: set[ShardLink] = set()
         self._accepting: asyncio.Task[None] | None = None
         self._tls: ssl.SSLContext | None = None
-        self._knocking: dict[ShardLink, asyncio.Task[None]] = {}
+        self._knocking: dict[ShardLink, socket.socket] = {}
         """Accepted, and not connected yet: under TLS that takes its time."""
+        self._letting_in: set[asyncio.Task[None]] = set()
+        """Connecting them, and those that are dropped, until they are gone."""
+        self._numbers = itertools.count(1)
         self._closed = False
         self._epoch = Epoch(0)
         self._refused = 0
@@ -85,12 +92,10 @@ class WireServer:
         if self._accepting is None:
             return
         self._accepting.cancel()
-        tasks = [self._accepting, *self._knocking.values()]
-        for knocking in self._knocking.values():
-            knocking.cancel()
+        tasks = [self._accepting, *self._letting_in]
         tasks += [task for link in self.links for task in link.tasks]
-        for link in list(self.links):
-            link.close("the shard is stopped")
+        for link in (*self._knocking, *self.links):
+            self._drop(link, "the shard is stopped")
         await asyncio.wait(tasks)
 
     def epoch(self) -> Epoch:
@@ -103,13 +108,10 @@ class WireServer:
     @property
     def unauthenticated(self) -> int:
         """Connections that have not proved yet who they are."""
-        return len(self._knocking) + sum(not link.side.open for link in self.links)
+        return len(self._strangers())
 
-    def unwelcome(self) -> str:
-        """Why a further connection cannot be taken, or nothing."""
-        if self.unauthenticated >= self.settings.unauthenticated_max:
-            return "too many connections that have not proved who they are"
-        return ""
+    def _strangers(self) -> list[ShardLink]:
+        return [*self._knocking, *(link for link in self.links if not link.side.open)]
 
     # -- connections ------------------------------------------------------------------------------------------
 
@@ -124,16 +126,33 @@ class WireServer:
                 log.warning("cannot accept", extra={"shard": self.shard_id, "problem": str(error)})
                 await asyncio.sleep(ACCEPT_RETRY_S)
                 continue
-            why = self.unwelcome()
-            if why:
-                self._refuse(peer, why)
-                sock.close()
-                continue
+            self._make_room()
             link = ShardLink(self)
-            task = self._knocking[link] = loop.create_task(self._let_in(link, sock, peer), name="let in")
+            link.peer, link.number = peer, next(self._numbers)
+            self._knocking[link] = sock
+            task = loop.create_task(self._let_in(link, sock), name="let in")
+            self._letting_in.add(task)
             task.add_done_callback(functools.partial(self._let_in_or_not, link, sock))
+            # Who was let in is heard before many more are: accepting does not wait while there is somebody to accept.
+            await asyncio.sleep(0)
 
-    async def _let_in(self, link: ShardLink, sock: socket.socket, peer: object) -> None:
+    def _make_room(self) -> None:
+        """Drops strangers so that there may be one more: first who has not greeted, and the oldest of them."""
+        strangers = self._strangers()
+        while len(strangers) >= self.settings.unauthenticated_max:
+            link = min(strangers, key=lambda stranger: (stranger.side.greeted, stranger.number))
+            strangers.remove(link)
+            self._drop(link, "too many connections that have not proved who they are", rude=True)
+
+    def _drop(self, link: ShardLink, why: str, *, rude: bool = False) -> None:
+        link.close(why, rude=rude)
+        sock = self._knocking.pop(link, None)
+        if sock is not None:
+            # The task sees an end and ends; cancelled, uvloop leaves connections behind whose TLS has begun.
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    async def _let_in(self, link: ShardLink, sock: socket.socket) -> None:
         """Makes a connection of an accepted socket, speaking TLS first if need be."""
         timeout_s = self.settings.handshake_timeout_s if self._tls is not None else None
         try:
@@ -141,9 +160,11 @@ class WireServer:
                 lambda: link, sock, ssl=self._tls, ssl_handshake_timeout=timeout_s
             )
         except (OSError, ssl.SSLError, TimeoutError) as error:
-            self._refuse(peer, f"no connection: {error}")
+            if link.reason is None:
+                self._refuse(link.peer, f"no connection: {error}")
 
     def _let_in_or_not(self, link: ShardLink, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        self._letting_in.discard(task)
         self._knocking.pop(link, None)
         if task.cancelled():
             sock.close()  # it may have been cancelled before it began

@@ -106,6 +106,8 @@ class ShardLink(Link[ShardSide]):
         super().__init__(side, host.settings)
         self._host = host
         self.peer: object = None
+        self.number = 0
+        """Which of its server's connections it is; loop time is the same for many."""
         self.tasks: dict[asyncio.Task[None], Call] = {}
         self._credit: dict[int, asyncio.Future[None]] = {}
 

@@ -34,6 +34,9 @@ from .messages import (
 )
 from .protocol import Asked, Call, Cancelled, Credited, Event, Opened, Side
 
+GREETING_S = 1.0
+"""A gateway greets the moment it is connected. Who has not by then is not one, and takes the place of one."""
+
 
 class ShardSide(Side):
     """The side that is asked. `epoch_now` gives the newest epoch the shard has heard of."""
@@ -60,6 +63,20 @@ class ShardSide(Side):
         self._last = 0
         self._requests = 0
         self._window = 0
+        self._ungreeted_s = 0.0
+
+    @property
+    def greeted(self) -> bool:
+        """Whether the peer has greeted; anybody can."""
+        return self.state != "awaited"
+
+    def tick(self, now: float) -> None:
+        """As `Side.tick`; a greeting is waited for `GREETING_S`, of our own time as well."""
+        if not self.greeted:
+            self._ungreeted_s += min(now - self._ticked, 2 * self.tick_s)
+            if self._ungreeted_s > GREETING_S:
+                raise WireError(f"no greeting within {GREETING_S:g} s")
+        super().tick(now)
 
     @property
     def payload_bytes_max(self) -> int:

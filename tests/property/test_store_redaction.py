@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.observed import compact
 
+from shoal.coordinator.settings import FollowSettings
 from shoal.shards.api.decode import Decoder
 from shoal.shards.model.errors import Garbage
 from shoal.shards.model.observations import Observation
@@ -79,12 +81,108 @@ def test_no_value_comes_out(document: dict[str, Any], *, keep: bool, escaped: bo
     clean(found.body)
     redacted = json.loads(found.body)
     assert redacted["metadata"]["name"] == "a"
-    assert redacted["metadata"].get("annotations", {"example.com/plain": "kept"}) == {
-        "example.com/plain": "kept"
-    }
+    assert "annotations" not in redacted["metadata"]
     assert found.fields == ("Opaque", "")
     if isinstance(document["data"], dict):
         assert redacted["data"] == dict.fromkeys(document["data"], "")
+
+
+ENCODINGS = st.sampled_from(
+    [
+        lambda value: value,
+        lambda value: json.dumps(value.decode(errors="replace")).encode(),
+        lambda value: json.dumps(json.dumps({"p": value.decode(errors="replace")})).encode(),
+        base64.b64encode,
+        lambda value: base64.b64encode(value).rstrip(b"="),
+        base64.urlsafe_b64encode,
+        lambda value: base64.b64encode(value + b"\n"),
+        lambda value: value.hex().encode(),
+        lambda value: quote(value).encode(),
+        lambda value: value.splitlines()[0],
+        lambda value: b"data:\n  k: " + value,
+        lambda value: value[::-1],
+    ]
+)
+
+
+@given(
+    value=st.binary(min_size=1, max_size=40).filter(lambda value: bool(value.strip())),
+    name=st.sampled_from(["a", "example.com/copy", LAST_APPLIED, "k8s.io/x"]),
+    encoding=ENCODINGS,
+)
+def test_no_annotation_repeats_a_value_in_any_encoding(value: bytes, name: str, encoding: Any) -> None:
+    copy = encoding(value).decode(errors="replace")
+    document = {
+        "kind": "Secret",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": "a",
+            "namespace": "n",
+            "uid": "u",
+            "resourceVersion": "7",
+            "annotations": {name: copy, **STRUCTURE},
+        },
+        "data": {"k": base64.b64encode(value).decode()},
+    }
+    (found,) = Decoder(SECRETS, redact=True).lines(b'{"type":"ADDED","object":%b}\n' % compact(document))
+    assert isinstance(found, Observation)
+    assert json.loads(found.body)["metadata"]["annotations"] == STRUCTURE
+
+
+STRUCTURE = {"kubernetes.io/service-account.name": "default", "meta.helm.sh/release-name": "web"}
+
+
+LABEL_FORMS = st.sampled_from(
+    [
+        lambda value: value,
+        lambda value: value.upper(),
+        lambda value: f"x-{value}.y",
+        lambda value: base64.b64encode(value.encode()).decode().rstrip("="),
+        lambda value: base64.b64encode(f"{value}\n".encode()).decode().rstrip("="),
+        lambda value: base64.urlsafe_b64encode(value.encode()).decode().rstrip("="),
+        lambda value: value.encode().hex(),
+    ]
+)
+
+
+@given(
+    value=st.text("abcXYZ019-_.", min_size=4, max_size=30).map(lambda text: f"a{text}z"),
+    form=LABEL_FORMS,
+    ending=st.sampled_from(["", "\n", "\nsecond line"]),
+    plain=st.booleans(),
+)
+def test_a_label_that_repeats_a_value_loses_its_own(
+    value: str, form: Any, ending: str, *, plain: bool
+) -> None:
+    whole = f"{value}{ending}"
+    document: dict[str, Any] = {
+        "kind": "Secret",
+        "apiVersion": "v1",
+        "metadata": {
+            "name": "a",
+            "namespace": "n",
+            "uid": "u",
+            "resourceVersion": "7",
+            "labels": {"copy": form(value), "app": "//"},
+        },
+    }
+    if plain:
+        document["stringData"] = {"k": whole}
+    else:
+        document["data"] = {"k": base64.b64encode(whole.encode()).decode()}
+    (found,) = Decoder(SECRETS, redact=True).lines(b'{"type":"ADDED","object":%b}\n' % compact(document))
+    assert isinstance(found, Observation)
+    assert json.loads(found.body)["metadata"]["labels"] == {"copy": "", "app": "//"}
+    assert json.loads(found.labels) == {"copy": "", "app": "//"}
+
+
+def test_annotations_and_values_of_what_is_redacted_are_no_fields() -> None:
+    for path in ("metadata.annotations.plain", "data.password", "stringData.password"):
+        for text in ("v1/secrets", "secrets"):
+            with pytest.raises(ValueError, match=f"{path} has no value to be selected by"):
+                FollowSettings(secrets="redact", indexed_fields={text: (path,)})
+            FollowSettings(secrets="include", indexed_fields={text: (path,)})
+    FollowSettings(secrets="redact", indexed_fields={"v1/secrets": ("type",), "v1/pods": ("data.a",)})
 
 
 @given(

@@ -12,15 +12,16 @@ import random
 
 import pytest
 from support.clock import run_virtual
+from support.queries import collection_query
 from support.watched_shards import PODS, Part, Way, Written
 
-from shoal.cluster.query.request import collection_query
 from shoal.cluster.query.router import QueryRouter
 from shoal.cluster.query.routing import Routing
 from shoal.cluster.watching.forms import ObjectForm
 from shoal.cluster.watching.frames import Frame
 from shoal.cluster.watching.router import WatchRouter
 from shoal.cluster.watching.settings import WatchServingSettings
+from shoal.shards.feeds import PartitionFeeds
 from shoal.shards.model.errors import NotReady
 from shoal.shards.model.partitions import (
     EVERYTHING,
@@ -32,6 +33,7 @@ from shoal.shards.model.partitions import (
     ShardId,
 )
 from shoal.shards.model.selectors import LabelSelector
+from shoal.shards.settings import FeedSettings
 
 POD = PODS.resource
 MIDDLE = HASH_END // 2
@@ -198,6 +200,9 @@ class World:
             *(Partition(POD, cover) for cover in self.rng.choice(LAYOUTS)),
             history_bytes=self.rng.choice((16 << 10, 16 << 20)),
         )
+        self.relists = self.rng.choice((0.0, 0.02))
+        for part in self.written.parts.values():
+            part.feeds = PartitionFeeds(part.store, FeedSettings(batch_events=self.rng.choice((2, 500))))
         self.ways: list[Way] = []
         self.routers: list[WatchRouter] = []
         self.listers: list[QueryRouter] = []
@@ -237,6 +242,18 @@ class World:
         else:
             self.written.put(namespace, name, heard=False, tier=self.rng.choice(("front", "back")))
 
+    def relist(self, part: Part) -> None:
+        """The shard lost its watch for too long: a list says what there is, and feeds tell of it as of one version."""
+        part.to_hear.clear()
+        held = (
+            state
+            for state in self.written.objects.values()
+            if part.partition.cover.admits(state.namespace, state.uid)
+        )
+        part.list(held, self.written.revision)
+        if self.ways and self.rng.random() < 0.5:
+            self.rng.choice(self.ways).cut()
+
     async def trouble(self, until: float) -> None:
         loop = asyncio.get_running_loop()
         parts = list(self.written.parts.values())
@@ -251,6 +268,8 @@ class World:
                     part.hear(self.rng.choice((0, 1, 3, 1000)))
                 if self.rng.random() < 0.05:
                     self.written.bookmark(part.partition.id)
+                if self.rng.random() < self.relists:
+                    self.relist(part)
             if self.rng.random() < 0.03 and self.ways:
                 self.rng.choice(self.ways).cut()
             await asyncio.sleep(self.rng.choice((0.0, 0.001, 0.05, 0.5)))

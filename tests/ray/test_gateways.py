@@ -33,7 +33,7 @@ async def gateways(running):
 async def watch(url):
     host, port = url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"GET /api/v1/pods?watch=1&resourceVersion=0 HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /api/v1/pods?watch=1&resourceVersion=0 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(30):
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
     return reader, writer

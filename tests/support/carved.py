@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from support.local_shards import NODES, PODS, LocalInstallation, made, named
+from support.queries import collection_query
 
 from shoal.cluster.query.answers import Listing
-from shoal.cluster.query.request import CollectionQuery, collection_query
+from shoal.cluster.query.request import CollectionQuery
 from shoal.cluster.query.router import QueryRouter
 from shoal.shards.model.partitions import ExceptNamespaces, OneNamespace
 from shoal.shards.model.resources import ResourceType

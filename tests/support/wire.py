@@ -243,6 +243,7 @@ async def serving(shard=None, **settings):
         for connection in served.connections:
             await connection.aclose()
         await served.server.aclose()
+        await turns()  # uvloop lets go of sockets in turns of its own
 
 
 async def turns(count=20) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.local_shards import CONFIG_MAPS, PODS
+from support.queries import collection_query
 
-from shoal.cluster.query.request import collection_query
 from shoal.cluster.query.tokens import Position, _checksum, continue_expired, decode_token, encode_token
 from shoal.shards.model.errors import BadRequest
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.clock import run_virtual
 from support.local_shards import CONFIG_MAPS, PODS, LocalInstallation, made, named
+from support.queries import collection_query
 
 from shoal.cluster.query.floor import KEEP_S, ReadFloor, written_version
-from shoal.cluster.query.request import ObjectQuery, collection_query
+from shoal.cluster.query.request import ObjectQuery
 from shoal.cluster.query.router import QueryRouter
 from shoal.shards.model.errors import TooLargeVersion
 from shoal.shards.model.partitions import ExceptNamespaces, OneNamespace

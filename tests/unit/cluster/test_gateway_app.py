@@ -164,7 +164,7 @@ async def test_writes_are_refused(method, path):
         ("/apis/none.example.com", None),
         ("/apis/example.com/v1/gadgets", None),
         ("/api/v1/gadgets", "NotFound"),
-        ("/api/v1/namespaces/a/secrets", "NotFound"),
+        ("/apis/apps/v1/gadgets", "NotFound"),
     ],
 )
 @pytest.mark.parametrize("method", ["POST", "DELETE"])
@@ -257,7 +257,12 @@ async def test_discovery_lists_what_is_followed_with_the_verbs_that_are_served()
     assert [entry["resource"] for entry in version["resources"]] == ["configmaps", "nodes", "pods"]
     assert {tuple(entry["verbs"]) for entry in version["resources"]} == {("get", "list", "watch")}
     apis = await built.ask("/apis", accept=AGGREGATED)
-    assert [group["metadata"]["name"] for group in apis.json["items"]] == ["apps", "example.com"]
+    assert [group["metadata"]["name"] for group in apis.json["items"]] == [
+        "apps",
+        "authentication.k8s.io",
+        "authorization.k8s.io",
+        "example.com",
+    ]
 
 
 async def test_unchanged_discovery_is_not_sent_again():
@@ -271,7 +276,11 @@ async def test_unchanged_discovery_is_not_sent_again():
     changed = await built.ask("/apis", accept=AGGREGATED, if_none_match=first.headers["etag"])
     assert changed.status == 200
     assert changed.headers["etag"] != first.headers["etag"]
-    assert [group["metadata"]["name"] for group in changed.json["items"]] == ["apps"]
+    assert [group["metadata"]["name"] for group in changed.json["items"]] == [
+        "apps",
+        "authentication.k8s.io",
+        "authorization.k8s.io",
+    ]
 
 
 async def test_legacy_discovery():
@@ -281,7 +290,12 @@ async def test_legacy_discovery():
         "versions": ["v1"],
         "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": "127.0.0.1:7480"}],
     }
-    assert [group["name"] for group in (await built.ask("/apis")).json["groups"]] == ["apps", "example.com"]
+    assert [group["name"] for group in (await built.ask("/apis")).json["groups"]] == [
+        "apps",
+        "authentication.k8s.io",
+        "authorization.k8s.io",
+        "example.com",
+    ]
     assert (await built.ask("/apis/apps")).json["preferredVersion"]["version"] == "v1"
     resources = (await built.ask("/apis/apps/v1")).json["resources"]
     assert [(entry["name"], entry["verbs"]) for entry in resources] == [

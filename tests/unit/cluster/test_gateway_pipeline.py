@@ -38,6 +38,9 @@ class Door:
     def is_open(self, path):
         return path == "/livez"
 
+    def knows(self, request):
+        return True
+
     async def authenticate(self, request, certificate=None):
         if self.problem:
             raise self.problem
@@ -290,17 +293,67 @@ async def test_on_too_many_connections_only_health_is_answered():
     server = await serve(built.gateway, "127.0.0.1", 0, settings)
     async with contextlib.AsyncExitStack() as stack:
         answers = []
-        for path in ("/api/v1/pods", "/api/v1/pods", "/livez", "/metrics"):
+
+        async def asking(path):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
             stack.callback(writer.close)
-            writer.write(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            return reader
+
+        async def asked(path):
+            reader = await asking(path)
             head = await reader.readuntil(b"\r\n\r\n")
             answers.append(head.split()[1])
             assert (b"connection: close" in head) is (answers[-1] == b"429")
-        assert answers == [b"200", b"429", b"200", b"200"]
+
+        built.shards["shard-0"].delay_s = 60.0
+        await asking("/api/v1/pods")  # a connection in use, which gives way to nobody
+        while not built.gateway.protection.requests:
+            await asyncio.sleep(0)
+        await asked("/api/v1/pods")
+        # Those that were answered on are idle, and give way.
+        for path in ("/livez", "/metrics", "/livez"):
+            await asked(path)
+        assert answers == [b"429", b"200", b"200", b"200"]
     assert counted(built, "shoal_gateway_refused_total", limit="connections") == 1
     await server.stop()
     await built.gateway.aclose()
+
+
+def test_who_is_not_known_yet_takes_no_place_from_who_is():
+    class Waiting(Door):
+        def knows(self, request):
+            return "ada" in request.headers.get("authorization", "")
+
+        async def authenticate(self, request, certificate=None):
+            if not self.knows(request):
+                await asyncio.sleep(5)
+            return await super().authenticate(request, certificate)
+
+    async def main():
+        built = installation(
+            authenticator=Waiting("ada"),
+            authorization=Rules(("ada", "list", "pods")),
+            settings=GatewaySettings(limits=LimitSettings(requests=2, unidentified=3)),
+        )
+        guard = built.gateway.protection
+        unknown = [
+            asyncio.create_task(built.ask("/api/v1/pods", authorization=f"Bearer {n}")) for n in range(5)
+        ]
+        await asyncio.sleep(1)
+        assert (guard.unidentified, guard.requests) == (3, 0)
+        assert (await built.ask("/api/v1/pods", authorization="Bearer ada")).status == 200
+        assert sorted([(await task).status for task in unknown]) == [401, 401, 401, 429, 429]
+        assert (guard.unidentified, guard.requests) == (0, 0)
+        assert counted(built, "shoal_gateway_refused_total", limit="unidentified") == 2
+
+    run_virtual(main())
+
+
+async def test_with_authentication_any_host_name_will_do():
+    built = guarded(("ada", "list", "pods"))
+    reply = await built.ask("/api/v1/pods", host="shoal.example", authorization="Bearer ada")
+    assert reply.status == 200
 
 
 # -- writes -------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from support.local_shards import PODS, LocalInstallation, made
 
 from shoal.cluster.gateway.server import bind, parse_listen, serve
 from shoal.cluster.gateway.settings import AuthenticationSettings, TlsSettings
-from shoal.cluster.settings import GatewaySettings
+from shoal.cluster.settings import GatewaySettings, LimitSettings
 from shoal.shards.model.errors import Broken, SettingsError
 
 
@@ -117,7 +117,7 @@ async def test_a_client_that_hangs_up_frees_what_the_list_held():
     server = await serve(built.gateway, "127.0.0.1", 0)
     shard = built.shards["shard-0"]
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
-    writer.write(b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n")
+    writer.write(b"GET /api/v1/pods HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
     assert shard.open_streams == 1
     writer.close()
@@ -129,14 +129,15 @@ async def test_a_client_that_hangs_up_frees_what_the_list_held():
 async def test_a_client_that_never_reads_loses_its_connection(monkeypatch, caplog):
     monkeypatch.setattr("shoal.cluster.gateway.http.STALL_S", 0.1)
     built = installation(30_000)
-    server = await serve(built.gateway, "127.0.0.1", 0)
+    few = GatewaySettings(limits=LimitSettings(connections=100))  # as many files may be open anywhere
+    server = await serve(built.gateway, "127.0.0.1", 0, few)
     shard = built.shards["shard-0"]
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(client, ("127.0.0.1", server.port))
-    await loop.sock_sendall(client, b"GET /api/v1/pods HTTP/1.1\r\nHost: x\r\n\r\n")
+    await loop.sock_sendall(client, b"GET /api/v1/pods HTTP/1.1\r\nHost: localhost\r\n\r\n")
     async with asyncio.timeout(10):
         await shard.streams_closed.wait()
         while server._server.server_state.tasks:

@@ -8,6 +8,7 @@ import socket
 import ssl
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,9 +16,19 @@ from cryptography.hazmat.primitives import serialization
 from support.certificates import Authority
 from support.guarded import Guarded, bearer
 
+from shoal.cluster.gateway.authentication import Authenticator, Untrusted
+from shoal.cluster.gateway.authorization import EverythingAllowed
+from shoal.cluster.gateway.http import Request
+from shoal.cluster.gateway.reviews import Reviewer
 from shoal.cluster.gateway.server import serve
 from shoal.cluster.gateway.settings import AuthenticationSettings, TlsSettings
-from shoal.cluster.gateway.tls import ServerContext, check_exposure, is_loopback, peer_certificate
+from shoal.cluster.gateway.tls import (
+    ServerContext,
+    check_exposure,
+    client_certificate,
+    is_loopback,
+    peer_certificate,
+)
 from shoal.cluster.settings import GatewaySettings, parse_settings
 from shoal.cluster.simulator.settings import User
 from shoal.shards.api.client import Endpoint, HttpConnection
@@ -109,6 +120,7 @@ class Served:
 
     def __init__(self, folder, **settings):
         self.folder = folder
+        self.connections = []
         self.authority = Authority(folder)
         self.issue("first")
         self.settings = TlsSettings(
@@ -129,7 +141,8 @@ class Served:
             yield self
 
     async def _echo(self, reader, writer):
-        found = peer_certificate(writer.get_extra_info("ssl_object"))
+        self.connections.append(writer.get_extra_info("ssl_object"))
+        found = peer_certificate(self.connections[-1])
         while line := await reader.readline():
             writer.write((found.common_name if found else "nobody").encode() + b" " + line)
         writer.close()
@@ -238,6 +251,42 @@ async def test_an_authority_that_was_removed_vouches_for_nobody_any_more(tmp_pat
         assert await served.seen(certificate=jack) == ("first", "jack")
         with pytest.raises(OSError, match=r".*"):
             await served.seen(certificate=jill)
+
+
+async def test_a_certificate_shown_before_its_authority_was_removed_counts_no_more(tmp_path):
+    served = Served(tmp_path, client_ca=str(tmp_path / "clients.pem"))
+    other = Authority(tmp_path, "other")
+    jill = served.authority.issue("jill")
+    clients = tmp_path / "clients.pem"
+    one, two = (Path(authority.path).read_text() for authority in (served.authority, other))  # noqa: ASYNC240
+    clients.write_text(one)
+    async with served.running():
+        kept = await served.open(certificate=jill)
+        await kept.ask()
+        shown = client_certificate(served.connections[-1])
+        assert shown == peer_certificate(served.connections[-1])
+        assert shown.trusted()
+        clients.write_text(one + two)
+        served.issue("second")
+        served.clock.later()
+        assert shown.trusted()  # another authority beside it, and another name of ours, change nothing
+        clients.write_text(two)
+        served.clock.later()
+        assert not shown.trusted()
+        reviewer = Reviewer(None)
+        settings = AuthenticationSettings(certificates=True)
+        authenticator = Authenticator(settings, reviewer, EverythingAllowed(), wall=lambda: 0.0)
+        with pytest.raises(Untrusted) as caught:
+            await authenticator.authenticate(Request("GET", "/api", (), {}), shown)
+        assert caught.value.status()["code"] == 401
+        clients.write_text(one + two)
+        served.clock.later()
+        caller = await authenticator.authenticate(Request("GET", "/api", (), {}), shown)
+        clients.write_text(two)
+        served.clock.later()
+        with pytest.raises(Untrusted):  # what an open watch asks again and again
+            await caller.renew()
+        await kept.close()
 
 
 async def test_a_session_is_not_resumed_past_the_authority_that_vouched_for_it(tmp_path):

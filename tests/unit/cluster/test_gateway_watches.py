@@ -7,95 +7,16 @@ import socket
 
 import pytest
 from support.clock import run_virtual
-from support.local_shards import NODES, PODS, LocalInstallation, ask, made
+from support.local_shards import ask
+from support.scripted_watching import counted, installation, request, serving
 
-from shoal.cluster.gateway.server import serve
 from shoal.cluster.gateway.sinks import QueuedSink
-from shoal.cluster.query.answers import Provenance
 from shoal.cluster.settings import GatewaySettings, LimitSettings
 from shoal.cluster.watching.frames import Frame
-from shoal.cluster.watching.statistics import WatchStatistics
 from shoal.shards.model.errors import Forbidden, NotReady
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 LINE = b'{"type":"ADDED","object":{}}\n'
-
-
-class ScriptedWatch:
-    """A watch whose lines are the test's."""
-
-    def __init__(self, owner):
-        self.owner = owner
-        self.provenance = Provenance(90, 0.25, ("shard-0", "shard-1"))
-        self.sink = None
-        self.running = asyncio.Event()
-        self.over = asyncio.Event()
-        self.fails = None
-        self.ended = asyncio.Event()
-        self.closed = False
-
-    async def aclose(self):
-        self.closed = True
-
-    async def run(self, sink):
-        self.sink = sink
-        self.running.set()
-        try:
-            await self.over.wait()
-            if self.fails:
-                raise self.fails
-        finally:
-            self.ended.set()
-
-
-class ScriptedWatching:
-    """In place of a `WatchRouter`."""
-
-    def __init__(self):
-        self.statistics = WatchStatistics()
-        self.opened = []
-        self.asked = []
-        self.problem = None
-        self.delay_s = 0.0
-        self.news = asyncio.Event()
-
-    async def open(self, query, form):
-        self.asked.append((query, form))
-        await asyncio.sleep(self.delay_s)
-        if self.problem:
-            raise self.problem
-        watch = ScriptedWatch(self)
-        self.opened.append(watch)
-        self.news.set()
-        return watch
-
-    async def aclose(self):
-        pass
-
-    async def watch(self, at=0):
-        """The watch opened as number `at`, once it runs."""
-        async with asyncio.timeout(10):
-            while len(self.opened) <= at:
-                self.news.clear()
-                await self.news.wait()
-            await self.opened[at].running.wait()
-        return self.opened[at]
-
-
-def installation(**options):
-    watching = ScriptedWatching()
-    built = LocalInstallation(1, watching=watching, **options)
-    built.hold(PODS, [made(PODS, "web-0", namespace="a")])
-    built.hold(NODES)
-    built.publish()
-    built.watching = watching
-    return built
-
-
-def counted(built, name, **labels):
-    for update in built.gateway.metrics.before_scrape:
-        update()
-    return built.gateway.metrics.registry.get_sample_value(name, labels)
 
 
 # -- over ASGI ----------------------------------------------------------------------------------------------
@@ -132,6 +53,11 @@ async def test_a_watch_says_what_it_rests_on_and_ends_in_order():
         ("/api/v1/watch/namespaces/a/pods", "a", ""),
         ("/api/v1/watch/namespaces/a/pods/web-0", "a", "metadata.name=web-0"),
         ("/api/v1/watch/namespaces/a/pods/a%2Cb%3Dc", "a", "metadata.name=a\\,b\\=c"),
+        (
+            "/api/v1/watch/namespaces/a/pods/web-0?fieldSelector=spec.nodeName%3Dn,metadata.name%3Dweb-0",
+            "a",
+            "spec.nodeName=n,metadata.name=web-0",
+        ),
     ],
 )
 async def test_every_way_to_ask_for_a_watch(path, namespace, fields):
@@ -141,6 +67,14 @@ async def test_every_way_to_ask_for_a_watch(path, namespace, fields):
     assert (await asked).status == 200
     query, _ = built.watching.asked[0]
     assert (query.namespace, query.fields, query.options.watch) == (namespace, fields, True)
+
+
+async def test_a_watch_of_one_object_is_not_asked_for_with_the_name_of_another():
+    reply = await installation().ask(
+        "/api/v1/watch/namespaces/a/pods/web-0?fieldSelector=metadata.name%3Dweb-1"
+    )
+    assert reply.status == 400
+    assert "doesn't match requested name" in json.loads(reply.body)["message"]
 
 
 async def test_the_form_is_the_accepted_one():
@@ -335,7 +269,7 @@ def test_a_client_that_takes_nothing_is_cut_off_and_nobody_waits():
         assert second.sink.write(Frame(LINE))
         await stalled
         waited = asyncio.get_running_loop().time() - began
-        assert 37 <= waited <= 42
+        assert 22 <= waited <= 27
         for why in ("behind", "stalled"):
             assert counted(built, "shoal_gateway_watches_ended_total", reason=why) == 1
         assert len(asyncio.all_tasks()) == 1
@@ -364,22 +298,6 @@ async def test_watches_have_places_of_their_own():
 
 
 # -- on the wire --------------------------------------------------------------------------------------------
-
-
-@contextlib.asynccontextmanager
-async def serving(**options):
-    built = installation(**options)
-    server = await serve(built.gateway, "127.0.0.1", 0)
-    try:
-        yield built, server
-    finally:
-        await built.gateway.stop_watches()
-        await server.stop()
-        await built.gateway.aclose()
-
-
-def request(path, version="1.1", method="GET"):
-    return f"{method} {path} HTTP/{version}\r\nHost: x\r\n\r\n".encode()
 
 
 async def test_frames_are_chunks_and_the_connection_serves_on():

@@ -41,6 +41,7 @@ async def test_every_metric_that_is_promised_is_there():
     assert value("shoal_watch_restarts_total", **where, reason="timeout") == 2
     assert value("shoal_errors_total", **where, kind="garbage") == 1
     assert value("shoal_frontier_proofs_total", **where, outcome="proved") == 4
+    assert value("shoal_frontier_proofs_unasked_total", **where) == 0
     assert value("shoal_feeds", **where) == 2
     assert value("shoal_feeds_cut_off_total", **where) == 1
     assert value("shoal_late_events", **where) == 5

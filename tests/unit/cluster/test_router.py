@@ -14,8 +14,9 @@ from support.local_shards import (
     made,
     named,
 )
+from support.queries import collection_query
 
-from shoal.cluster.query.request import ObjectQuery, collection_query
+from shoal.cluster.query.request import ObjectQuery
 from shoal.cluster.query.tokens import Position, decode_token, encode_token
 from shoal.shards.model.errors import (
     BadRequest,

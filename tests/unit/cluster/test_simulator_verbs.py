@@ -231,6 +231,25 @@ def test_preconditions_of_a_deletion() -> None:
     in_virtual_time(main())
 
 
+def test_options_of_a_deletion_in_its_body_count() -> None:
+    async def main() -> None:
+        server = caller()
+        made = await server.create(MAPS, "a")
+        assert (await server.ask("DELETE", f"{MAPS}/a", {"dryRun": ["All"]}))[0] == 200
+        assert (await server.ask("DELETE", MAPS, {"dryRun": ["All"]}))[0] == 200
+        assert (await server.ask("DELETE", f"{MAPS}/a", {"dryRun": ["Some"]}))[0] == 422
+        assert (await server.get(f"{MAPS}/a"))["metadata"] == made["metadata"]
+        status, found = await server.ask("DELETE", f"{MAPS}/a", {"preconditions": {"resourceVersion": "1"}})
+        assert (status, found["reason"]) == (409, "Conflict")
+        assert "ResourceVersion in precondition: 1, ResourceVersion in object meta" in found["message"]
+        version = made["metadata"]["resourceVersion"]
+        options = {"preconditions": {"resourceVersion": version, "uid": made["metadata"]["uid"]}}
+        assert (await server.ask("DELETE", f"{MAPS}/a", options))[0] == 200
+        assert (await server.ask("GET", f"{MAPS}/a"))[0] == 404
+
+    in_virtual_time(main())
+
+
 def test_a_collection_is_deleted_by_selector() -> None:
     async def main() -> None:
         server = caller()

@@ -278,3 +278,41 @@ def test_a_table_stream_names_its_columns_once() -> None:
         assert [table["rows"][0]["cells"][:2] for _, table in events] == [["a", 1], ["b", 0]]
 
     in_virtual_time(main())
+
+
+def test_without_initial_events_and_version_a_watch_begins_now() -> None:
+    async def main() -> None:
+        server = caller()
+        await server.create(MAPS, "a")
+        for version in ("", "&resourceVersion=0"):
+            now = f"{ALL_MAPS}?sendInitialEvents=false&resourceVersionMatch=NotOlderThan{version}&timeoutSeconds=5"
+            async with server.watch(now) as lines:
+                await asyncio.sleep(1)
+                await relabel(server, "a", x=version[-1:])
+                events = await lines.rest()
+            assert [brief(event).split("@")[0] for event in events] == ["MODIFIED a"]
+
+    in_virtual_time(main())
+
+
+def test_a_path_below_watch_that_names_an_object_is_a_watch_of_that_object() -> None:
+    async def main() -> None:
+        server = caller()
+        await server.create(MAPS, "a")
+        await server.create(MAPS, "b")
+        below = "/api/v1/watch/namespaces/default/configmaps"
+        for parameters in ("", "&fieldSelector=metadata.name%3Db"):
+            async with server.watch(f"{below}/b?timeoutSeconds=5{parameters}") as lines:
+                assert [brief(event) for event in await lines.rest()] == ["ADDED b@7"]
+        async with server.watch(f"{below}?timeoutSeconds=5") as lines:
+            assert [brief(event) for event in await lines.rest()] == ["ADDED a@6", "ADDED b@7"]
+        status, answer = await server.ask("GET", f"{below}/b?fieldSelector=metadata.name%3Da")
+        assert (status, answer["message"]) == (
+            400,
+            "fieldSelector metadata.name doesn't match requested name",
+        )
+        assert (await server.ask("GET", f"{below}/b/status"))[0] == 404
+        assert (await server.ask("DELETE", f"{below}/b"))[0] == 405
+        assert (await server.ask("GET", f"{MAPS}/b"))[0] == 200
+
+    in_virtual_time(main())

@@ -603,3 +603,131 @@ def test_no_token_is_ever_shown(caplog):
         in_virtual_time(main())
     assert shown
     assert planted not in "".join(shown) + caplog.text
+
+
+# -- what callers may not do to others -----------------------------------------------------------------------
+
+
+class Endless:
+    """A connection whose answers go on until they are left; `used` counts them."""
+
+    def __init__(self):
+        self.used = 0
+
+    @asynccontextmanager
+    async def open(self, request):
+        self.used += 1
+        yield self
+
+    status = 200
+
+    @property
+    def headers(self):
+        return {"content-type": "text/plain"}
+
+    async def chunks(self):
+        yield b"line\n"
+        await asyncio.Event().wait()
+
+
+def test_logs_take_no_connection_from_writes_and_nobody_takes_all_of_them():
+    async def main():
+        writes, streams = Endless(), Endless()
+        settings = ForwardingSettings(streams=3, streams_per_user=2, at_once=1)
+        forwarder = Forwarder(writes, settings, streams=streams)
+        path = "/api/v1/namespaces/a/pods/web-0/log"
+
+        def reading(user):
+            seen = asyncio.Event()
+
+            async def send(answer):
+                async for _ in answer.chunks:
+                    seen.set()
+
+            request = asked("GET", path, "t", [("follow", "true")])
+            passing = forwarder.pass_on(user, request, parse_path(path), b"", send)
+            return asyncio.create_task(passing), seen
+
+        jane, joe = (Caller(name, "", (), {}, "token") for name in ("jane", "joe"))
+        following = []
+        for user in (jane, jane, joe):
+            task, seen = reading(user)
+            following.append(task)
+            await seen.wait()
+        assert (streams.used, writes.used, forwarder.streaming) == (3, 0, 3)
+        with pytest.raises(TooManyRequests, match="you have too many logs open"):
+            await reading(jane)[0]
+        with pytest.raises(TooManyRequests, match="there are too many logs open"):
+            await reading(joe)[0]
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+        assert forwarder.streaming == 0
+        task, seen = reading(jane)
+        await seen.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    in_virtual_time(main())
+
+
+def test_one_user_may_not_take_all_streams():
+    with pytest.raises(ValueError, match=r"streams_per_user is 9: expected less than"):
+        ForwardingSettings(streams=9, streams_per_user=9)
+
+
+def test_a_connection_header_drops_nothing_that_tells_who_asks():
+    async def main():
+        side = Side()
+        review = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+        request = asked(
+            "POST",
+            review,
+            ROOT.token,
+            Impersonate_User="joe",
+            Connection="impersonate-user, authorization, x-y",
+        )
+        _, _, document = await side.pass_on(request, b"{}")
+        assert document["status"]["userInfo"]["username"] == "joe"
+
+    in_virtual_time(main())
+
+
+def test_a_write_that_was_made_is_never_answered_as_a_failure(monkeypatch):
+    def broken(body):
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("shoal.cluster.gateway.writing.written_version", broken)
+
+    async def main():
+        status, _, document = await Side().pass_on(asked("POST", MAPS, ROOT.token), MADE)
+        assert (status, document["data"]) == (201, {"x": "y"})
+
+    in_virtual_time(main())
+
+
+def test_a_deep_object_that_was_written_is_answered_as_written_and_read_back():
+    whole = b'{"zz":' + b"[" * 1_500 + b"]" * 1_500 + b',"metadata":{"resourceVersion":"7"}}'
+
+    class Written(Endless):
+        status = 201
+
+        @property
+        def headers(self):
+            return {"content-type": "application/json", "content-length": str(len(whole))}
+
+        async def read(self, limit):
+            return whole
+
+    async def main():
+        side = Side(connection=Written())
+        answers = []
+
+        async def send(answer):
+            answers.append(answer)
+
+        await side.forwarder.pass_on(TOKEN, asked("POST", MAPS, ROOT.token), parse_path(MAPS), MADE, send)
+        assert [(answer.status, answer.body) for answer in answers] == [(201, whole)]
+        assert side.floor.of(CONFIG_MAPS, "default") == 7
+
+    in_virtual_time(main())

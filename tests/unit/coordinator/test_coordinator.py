@@ -117,22 +117,6 @@ def test_a_resource_that_comes_or_goes_is_noticed_within_five_seconds():
     run_virtual(main())
 
 
-def test_a_kick_makes_it_look_at_once():
-    async def main():
-        api = api_server()
-        async with running(api) as coordinator:
-            await synced(coordinator)
-            await asyncio.sleep(0.5)
-            epoch = (await coordinator.routes(Epoch(0), 0)).epoch
-            api.define("gadgets")
-            since = now()
-            coordinator.kick()
-            await coordinator.routes(epoch, 30)
-            assert now() - since < 0.5
-
-    run_virtual(main())
-
-
 def test_an_api_server_that_is_away_is_waited_for_and_the_status_says_so():
     async def main():
         api = api_server()

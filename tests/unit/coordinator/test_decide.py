@@ -5,6 +5,7 @@ from shoal.coordinator.catalogue import Catalogue
 from shoal.coordinator.instructions import Adopt, Publish, Release
 from shoal.coordinator.settings import LivenessSettings, PlacementSettings
 from shoal.shards.model.partitions import Epoch, PartitionId, ShardId
+from shoal.shards.model.resources import SubresourceType
 
 KINDS = ("pods", "events", "configmaps", "services", "nodes", "leases")
 EAGER = PlacementSettings(tolerance=0.1, worth_weight=0, settle_s=3, partition_weight=10, moves_at_once=2)
@@ -148,7 +149,10 @@ def test_a_described_change_reaches_the_shard_and_a_new_column_does_not():
     types = list(bench.catalogue.followed)
     at = next(at for at, known in enumerate(types) if known.resource.name == "nodes")
 
-    types[at] = msgspec.structs.replace(types[at], short_names=("no",))
+    below = (SubresourceType(name="status", kind="Node", verbs=("get",)),)
+    types[at] = msgspec.structs.replace(
+        types[at], short_names=("no",), subresources=("status",), subresource_types=below
+    )
     bench.catalogue = Catalogue(tuple(types))
     bench.settle(3)
     assert bench.table.catalogue == bench.catalogue.followed

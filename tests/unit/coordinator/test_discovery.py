@@ -230,6 +230,73 @@ def test_a_passing_failure_to_read_definitions_keeps_those_known():
     run_virtual(main())
 
 
+@pytest.mark.parametrize("damage", ["garbage", "refused", "absent spec"])
+def test_a_definition_that_cannot_be_read_is_named_and_leaves_the_others_alone(damage):
+    async def main():
+        api = server()
+        api.define("widgets", fields=(".spec.color",))
+        api.define("gadgets", fields=(".spec.size",))
+        path = f"{DEFINITIONS}/gadgets.example.com"
+        if damage == "refused":
+            api.statuses[path] = 403
+        elif damage == "garbage":
+            api.definitions["gadgets.example.com"]["spec"]["versions"] = "many"
+        else:
+            whole = api.definitions["gadgets.example.com"]
+            api.definitions["gadgets.example.com"] = {"metadata": whole["metadata"]}
+        discovery = Discovery(api, SETTINGS)
+        snapshot = await discovery.look()
+        assert resource(snapshot, "example.com/v1/widgets").selectable_fields == ("spec.color",)
+        assert resource(snapshot, "example.com/v1/widgets").printer_columns
+        gadgets = resource(snapshot, "example.com/v1/gadgets")
+        assert (gadgets.custom, gadgets.selectable_fields) == (True, ())
+        (note,) = snapshot.notes
+        assert note.startswith("the definition gadgets.example.com cannot be read")
+        # It is read again, and until then the others are not.
+        api.statuses.clear()
+        api.undefine("gadgets")
+        api.define("gadgets", fields=(".spec.size",))
+        api.requests.clear()
+        snapshot = await looks(discovery, 31)
+        assert resource(snapshot, "example.com/v1/gadgets").selectable_fields == ("spec.size",)
+        assert snapshot.notes == ()
+        assert f"{DEFINITIONS}/widgets.example.com" not in api.paths()
+
+    run_virtual(main())
+
+
+def test_a_new_definition_that_may_not_be_read_costs_the_others_nothing():
+    async def main():
+        api = server()
+        api.define("widgets", fields=(".spec.color",))
+        discovery = Discovery(api, SETTINGS)
+        await discovery.look()
+        api.define("gadgets", fields=(".spec.size",))
+        api.statuses[f"{DEFINITIONS}/gadgets.example.com"] = 403
+        snapshot = await looks(discovery, 1)
+        assert resource(snapshot, "example.com/v1/widgets").selectable_fields == ("spec.color",)
+        (note,) = snapshot.notes
+        assert note.startswith("the definition gadgets.example.com cannot be read")
+
+    run_virtual(main())
+
+
+def test_a_definition_that_cannot_be_read_any_more_keeps_what_it_said():
+    async def main():
+        api = server()
+        api.define("widgets", fields=(".spec.color",))
+        discovery = Discovery(api, SETTINGS)
+        await discovery.look()
+        api.definitions["widgets.example.com"]["metadata"]["generation"] = 2
+        api.definitions["widgets.example.com"]["spec"]["versions"] = "many"
+        snapshot = await looks(discovery, 31)
+        assert resource(snapshot, "example.com/v1/widgets").selectable_fields == ("spec.color",)
+        (note,) = snapshot.notes
+        assert "widgets.example.com" in note
+
+    run_virtual(main())
+
+
 def test_the_version_is_mirrored_byte_for_byte_and_renewed():
     async def main():
         api = server()

@@ -5,6 +5,7 @@ import json
 import pytest
 from support.discovery import recorded_body
 
+from shoal.cluster.simulator.builtin import builtin_types
 from shoal.coordinator.definitions import apply_definitions, parse_definition, parse_revisions
 from shoal.coordinator.discovery_parse import (
     DiscoveredGroup,
@@ -15,7 +16,7 @@ from shoal.coordinator.discovery_parse import (
     parse_root,
 )
 from shoal.shards.model.errors import Garbage
-from shoal.shards.model.resources import PrinterColumn, Resource, ResourceType
+from shoal.shards.model.resources import PrinterColumn, Resource, ResourceType, SubresourceType
 
 
 def types(groups):
@@ -72,6 +73,27 @@ def test_both_forms_say_the_same(recording, aggregated, group):
     whole = next(entry for entry in groups if entry.name == group).versions[0]
     assert {known.resource: known for known in legacy.resources} == {
         known.resource: known for known in whole.resources
+    }
+
+
+@pytest.mark.parametrize("form", ["aggregated", "legacy"])
+def test_subresources_have_the_kinds_and_verbs_of_the_server(form):
+    if form == "legacy":
+        found = parse_resources(recorded_body("discovery-legacy-api-v1"), "", "v1").resources
+    else:
+        found = types(parse_root(recorded_body("discovery-aggregated-api"), "/api").groups).values()
+    pods = next(known for known in found if known.resource.name == "pods")
+    below = {entry.name: entry for entry in pods.subresource_types}
+    assert below["eviction"] == SubresourceType(
+        name="eviction", kind="Eviction", group="policy", version="v1", verbs=("create",)
+    )
+    assert below["status"] == SubresourceType(name="status", kind="Pod", verbs=("get", "patch", "update"))
+    assert (below["exec"].kind, below["exec"].group) == ("PodExecOptions", "")
+    assert pods.subresources == tuple(below)
+    assert {known.resource: known.subresource_types for known in found} == {
+        known.resource: known.subresource_types
+        for known in builtin_types()
+        if known.resource.api_version == "v1"
     }
 
 

@@ -216,7 +216,7 @@ def test_what_a_list_changed_is_told_and_versions_nobody_observed_are_expired() 
     bench.apply("a", 12)
     bench.list(observed("a", 12), observed("c", 18), version=20)
     for exact in (True, False):
-        assert bench.told(12, exact=exact) == [("ADDED", "c", 18), ("DELETED", "b", 20)]
+        assert bench.told(12, exact=exact) == [("ADDED", "c", 18), ("DELETED", "b", 19)]
         for version in (9, 13, 19):
             with pytest.raises(Expired, match="too old resource version"):
                 bench.changes(version, exact=exact)
@@ -271,3 +271,53 @@ def test_a_body_that_speaks_of_versions_is_stamped_in_the_right_place() -> None:
     (change,) = bench.changes(11)
     document = json.loads(change.body)
     assert (document["metadata"]["resourceVersion"], document["text"]) == ("12", text)
+
+
+@pytest.mark.parametrize(
+    ("exact", "told"),
+    [
+        (True, [("MODIFIED", "a", 11), ("ADDED", "b", 12), ("MODIFIED", "a", 13)]),
+        (False, [("ADDED", "b", 12), ("MODIFIED", "a", 13)]),
+    ],
+)
+def test_changes_up_to_a_version_tell_the_state_there_was_then(
+    exact: bool, told: list[tuple[str, str, int]]
+) -> None:
+    bench = Bench(observed("a", 5))
+    bench.apply("a", 11)
+    bench.apply("b", 12)
+    bench.apply("a", 13)
+    bench.apply("a", 14)
+    bench.apply("b", 15, deleted=True)
+    (page,) = bench.pages(10, exact=exact, until=Version(13))
+    assert page.frontier == 13
+    found = [(change.type, change.key.rpartition("/")[2], change.version) for change in page.changes]
+    assert found == told
+    assert json.loads(page.changes[-1].body)["metadata"]["resourceVersion"] == "13"
+    (ahead,) = bench.pages(10, exact=exact, until=Version(99))
+    assert (ahead.frontier, ahead) == (15, bench.pages(10, exact=exact)[0])
+
+
+@pytest.mark.parametrize("settling_s", [0.0, 5000.0])
+def test_changes_up_to_a_version_repeat_late_events_up_to_it_alone(settling_s: float) -> None:
+    bench = Bench(observed("a", 5), settling_s=settling_s)
+    bench.store.overtake(Version(20))
+    bench.apply("a", 12)
+    bench.apply("a", 14)
+    (page,) = bench.pages(20, exact=False, until=Version(13))
+    assert (page.frontier, [(change.type, change.version) for change in page.changes]) == (
+        13,
+        [("MODIFIED", 12)],
+    )
+
+
+def test_an_object_that_changed_again_after_its_unsettled_event_is_told_in_its_newest_state() -> None:
+    bench = Bench(observed("a", 5), settling_s=1005.0)
+    bench.apply("a", 12)
+    bench.apply("other", 13)
+    bench.now += 10.0
+    bench.apply("a", 14)
+    bench.apply("settled", 15)
+    # Who was shown 20 elsewhere before this history began is repeated what is unsettled, and what came of it.
+    bench.store.overtake(Version(20))
+    assert bench.told(20, exact=False) == [("ADDED", "other", 13), ("MODIFIED", "a", 14)]

@@ -142,6 +142,7 @@ def test_redaction_keeps_keys_and_drops_values(form: str) -> None:
             "annotations": {
                 "kubectl.kubernetes.io/last-applied-configuration": '{"data":{"a":"hidden"}}',
                 "b": "c",
+                "kubernetes.io/service-account.name": "robot",
             }
         },
         "data": {"password": "hidden", "b": "aGlkZGVu"},
@@ -160,7 +161,7 @@ def test_redaction_keeps_keys_and_drops_values(form: str) -> None:
     document = json.loads(found.body)
     assert document["data"] == {"password": "", "b": ""}
     assert document["stringData"] == {"c": ""}
-    assert document["metadata"]["annotations"] == {"b": "c"}
+    assert document["metadata"]["annotations"] == {"kubernetes.io/service-account.name": "robot"}
     assert found.fields == ("Opaque",)
     assert "managedFields" not in document["metadata"]
 

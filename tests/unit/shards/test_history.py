@@ -143,3 +143,102 @@ def test_restart_forgets() -> None:
     window.restart(Version(5))
     assert (len(window), window.bytes, window.oldest_version) == (0, 0, 5)
     assert window.changes_since(Version(5)) == {}
+
+
+# -- unsettled events ----------------------------------------------------------------------------------------
+
+
+def unsettled(*, seconds: float = 300.0, size: int = 1 << 20) -> History:
+    window = history(seconds=seconds, size=size)
+    window.settled_at = 15.0
+    window.append(Version(17), A, entry(A, 5), None, 1.0, frontier=Version(10))
+    return window
+
+
+def versions(window: History, since: int) -> list[int]:
+    return [event.version for event in window.window(Version(since))]
+
+
+def test_an_unsettled_event_stays_until_the_frontier_has_passed_what_may_have_been_shown() -> None:
+    """Whoever was shown 20 elsewhere, before anybody here was told so, is repeated it or has to list again."""
+    window = unsettled()
+    assert versions(window, 20) == [17]
+    window.evict(400.0, Version(17), Version(20))
+    assert versions(window, 20) == [17], "or a list at the newest version could not be watched from"
+    window.evict(500.0, Version(21), Version(25))
+    assert len(window) == 0
+    with pytest.raises(Expired):
+        window.window(Version(20))
+    assert versions(window, 21) == []
+
+
+def test_what_a_settled_server_said_bounds_what_unsettled_events_make_expire() -> None:
+    window = unsettled()
+    window.settle(Version(18))
+    window.evict(400.0, Version(30), Version(40))
+    with pytest.raises(Expired):
+        window.window(Version(18))
+    assert versions(window, 19) == []
+
+
+def test_unsettled_events_that_leave_for_want_of_room_make_all_expire_that_may_have_been_shown() -> None:
+    window = unsettled(size=1)
+    assert len(window) == 0
+    window.append(Version(18), B, None, entry(B, 18), 2.0, frontier=Version(17), mark=Version(19))
+    with pytest.raises(Expired):
+        window.window(Version(19))
+    # At the end of that time it is known what was shown in it.
+    window.append(Version(24), B, None, entry(B, 24), 20.0, frontier=Version(18), mark=Version(22))
+    with pytest.raises(Expired):
+        window.window(Version(24))
+    window.append(Version(26), B, None, entry(B, 26), 21.0, frontier=Version(24), mark=Version(22))
+    assert versions(window, 26) == []
+
+
+# -- where a watch may begin ---------------------------------------------------------------------------------
+
+
+def resumable(window: History, now: float, frontier: int) -> int:
+    return window.resumable(now, Version(frontier))
+
+
+def test_a_watch_may_begin_where_a_fresh_window_does() -> None:
+    window = history(seconds=100.0)
+    assert resumable(window, 0.0, 10) == 10
+    window.append(Version(11), A, None, entry(A, 11), 0.0)
+    assert resumable(window, 50.0, 11) == 10
+    window.gap(Version(11), Version(20))
+    assert resumable(window, 50.0, 20) == 20
+
+
+def test_of_a_window_that_is_about_to_lose_events_it_may_begin_in_the_middle() -> None:
+    aged = history(seconds=100.0)
+    full = history(size=2 * 11 * (EVENT_BYTES + 100))
+    for version in range(11, 31):
+        aged.append(Version(version), A, None, entry(A, version), 0.0)
+        full.append(Version(version), A, entry(A, version - 1), entry(A, version), 0.0)
+    assert resumable(aged, 50.0, 30) == 10
+    assert resumable(aged, 51.0, 30) == 21
+    assert resumable(full, 0.0, 30) == 21
+
+
+def test_nobody_is_sent_where_a_late_event_is_about_to_make_versions_expire() -> None:
+    window = history(seconds=100.0)
+    window.append(Version(11), A, None, entry(A, 11), 0.0, frontier=Version(10), mark=Version(25))
+    for version in range(12, 41):
+        window.append(Version(version), B, None, entry(B, version), 60.0, frontier=Version(version - 1))
+    sent_to = resumable(window, 60.0, 40)
+    assert sent_to == 26
+    window.evict(120.0, Version(40))
+    assert versions(window, sent_to)[0] == 27
+
+
+def test_nobody_is_sent_where_unsettled_events_are_about_to_make_versions_expire() -> None:
+    window = unsettled()
+    for version in range(18, 41):
+        window.append(Version(version), B, None, entry(B, version), 200.0, frontier=Version(version - 1))
+    window.evict(200.0, Version(40), Version(40))
+    sent_to = resumable(window, 200.0, 40)
+    assert sent_to == 40
+    window.append(Version(41), B, None, entry(B, 41), 310.0, frontier=Version(40))
+    assert versions(window, 41) == []

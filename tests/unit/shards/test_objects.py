@@ -105,7 +105,7 @@ def test_a_relist_is_seen_as_changes_at_its_end_and_not_before() -> None:
     assert [(event.version, event.key) for event in store._history] == [
         (12, "default/d"),
         (15, "default/b"),
-        (20, "default/c"),
+        (19, "default/c"),  # below the list: see `store.difference`
     ]
     assert state(store, at=10) == {"default/a": 5, "default/b": 6, "default/c": 7}
     with pytest.raises(Expired):
@@ -377,3 +377,38 @@ def test_the_audit_depends_on_uid_and_version_and_on_no_order() -> None:
     assert listed(new(), 9, pod("a", 5), pod("b", 6)).audit == digest((u, Version(v)) for u, v in objects[:2])
     # A fixed value: digests are compared between processes.
     assert digest([("0c2a1f2e-0000-4000-8000-000000000001", Version(6))]) == 646875109726623012
+
+
+# -- marks ---------------------------------------------------------------------------------------------------
+
+
+def test_a_list_of_an_older_past_forgets_what_had_been_shown() -> None:
+    store = listed(new(), 500, pod("a", 400))
+    store.overtake(Version(100_000))
+    listed(store, 90, pod("a", 80))
+    assert store.overtaken == 0
+    store.apply(pod("a", 91))
+    assert store.history_statistics().late == 0
+
+
+def test_a_consistent_list_refutes_what_cannot_have_been_shown_and_what_was_late_for_it() -> None:
+    clock = Clock()
+    store = listed(new(clock=clock, history_bytes=1, settling_s=0.0), 500)
+    clock.now += 10
+    store.overtake(Version(100_000))
+    store.apply(pod("a", 501))  # late, and out of the window at once
+    assert store.resumable == 100_001
+    asked = store.moment
+    store.told(Version(400), asked)
+    assert store.overtaken == 100_000, "the server is behind the frontier: the next list says what that means"
+    store.told(Version(510), asked)
+    assert (store.overtaken, store.resumable) == (510, 511)
+
+
+def test_a_list_made_again_refutes_what_had_been_shown_when_it_began() -> None:
+    store = listed(new(), 500)
+    store.overtake(Version(100_000))
+    store.begin()
+    store.overtake(Version(700))
+    store.finish(Version(600))
+    assert store.overtaken == 700

@@ -9,7 +9,6 @@ from shoal.shards.api.requests import (
     ApiRequest,
     Refusal,
     document_request,
-    get_request,
     list_request,
     meaning,
     refusal,
@@ -70,9 +69,7 @@ def test_a_streaming_list_is_the_one_a_real_server_was_asked():
     assert sorted("=".join(pair) for pair in request.query) == sorted(query.split("&"))
 
 
-def test_objects_and_documents():
-    assert get_request(PODS, "a", "web-0").target == "/api/v1/namespaces/a/pods/web-0"
-    assert get_request(Resource("", "v1", "nodes"), "", "n1").target == "/api/v1/nodes/n1"
+def test_documents():
     assert document_request("/apis", etag='"1"').headers == (
         ("Accept", "application/json"),
         ("If-None-Match", '"1"'),
@@ -149,7 +146,7 @@ def test_labels_of_refusals_for_counters():
 
 def test_an_upstream_error_says_what_was_asked_and_answered():
     refused = refusal(403, {"retry-after": "2"}, b'{"kind":"Status","message":"no","reason":"Forbidden"}')
-    error = upstream_error(get_request(PODS, "a", "b"), refused)
+    error = upstream_error(document_request(PODS.path("a", "b")), refused)
     assert error.message == "the API server answered GET /api/v1/namespaces/a/pods/b with 403: no"
     assert (error.http_status, error.retry_after_s) == (403, 2)
     assert error.upstream_status["reason"] == "Forbidden"

@@ -302,6 +302,7 @@ def test_history_ages_where_nothing_happens():
 
     async def main(bench):
         await bench.follow()
+        await asyncio.sleep(20)  # what comes sooner is unsettled, and kept
         for number in range(5):
             bench.create(f"a{number}")
         await asyncio.sleep(1)

@@ -28,7 +28,7 @@ from shoal.shards.model.partitions import Epoch, PartitionId
 from shoal.shards.model.queries import ChangesQuery, CountQuery, FeedBatch, OvertakeQuery
 from shoal.shards.model.versions import Version
 from shoal.shards.wire import gateway_link, messages
-from shoal.shards.wire.authentication import Secret
+from shoal.shards.wire.authentication import NONCE_BYTES, PROTOCOL, Secret
 from shoal.shards.wire.client import DirectQueries, ShardConnection
 from shoal.shards.wire.frames import frame_head
 from shoal.shards.wire.messages import encode
@@ -443,6 +443,12 @@ async def test_a_stranger_is_shown_the_door_and_told_nothing(said):
         assert (await served.connect().get(get())).body
 
 
+async def test_a_stranger_who_does_not_greet_is_shown_out_long_before_the_handshake_is_due():
+    patient = {"handshake_timeout_s": 600.0, "keepalive_s": 600.0}
+    async with serving(**patient) as served, stranger(served) as (reader, _):
+        assert await asyncio.wait_for(rest_of(reader), 20) == b""
+
+
 async def test_a_stranger_who_says_nothing_is_not_waited_for():
     async with serving(handshake_timeout_s=0.3) as served, stranger(served) as (reader, _):
         assert await asyncio.wait_for(rest_of(reader), 5) == b""
@@ -452,13 +458,57 @@ async def test_strangers_are_bounded_in_number():
     async with serving(unauthenticated_max=3) as served, contextlib.AsyncExitStack() as stack:
         shard = served.connect()
         await shard.get(get())
+        mine = served.link
         for _ in range(3):
             await stack.enter_async_context(stranger(served))
         await until(lambda: served.server.unauthenticated == 3)
-        reader, _ = await stack.enter_async_context(stranger(served))
-        assert await asyncio.wait_for(rest_of(reader), 5) == b""
+        oldest = min(served.server.links - {mine}, key=lambda link: link.number)
+        await stack.enter_async_context(stranger(served))
+        await until(lambda: oldest.reason is not None)
+        assert oldest.reason == "too many connections that have not proved who they are"
         assert served.server.unauthenticated == 3
         assert (await shard.get(get())).body, "who is in stays in"
+
+
+async def test_strangers_who_have_greeted_go_last():
+    greeting = encode(messages.Hello(PROTOCOL, bytes(NONCE_BYTES)))
+    async with serving(unauthenticated_max=3) as served, contextlib.AsyncExitStack() as stack:
+
+        async def comes(*, greets):
+            reader, writer = await stack.enter_async_context(stranger(served))
+            if greets:
+                writer.write(frame_head(messages.HELLO, 0, 0, 0, len(greeting)) + greeting)
+                await reader.readuntil(served.server.incarnation.encode())  # the challenge
+            return reader
+
+        first, second = await comes(greets=True), await comes(greets=True)
+        for _ in range(5):
+            await comes(greets=False)
+        third = await comes(greets=True)
+        assert [reader.at_eof() for reader in (first, second, third)] == [False] * 3
+        await comes(greets=False)
+        await asyncio.wait_for(rest_of(first), 5)
+        assert not second.at_eof()
+        assert not third.at_eof()
+
+
+async def test_a_flood_of_strangers_does_not_lock_a_gateway_out():
+    async with serving(unauthenticated_max=8) as served:
+        going = True
+
+        async def knocks():
+            while going:
+                with contextlib.suppress(ConnectionError):
+                    async with stranger(served) as (reader, _):
+                        await rest_of(reader)
+
+        flood = [asyncio.create_task(knocks()) for _ in range(40)]
+        await until(lambda: served.server.unauthenticated == 8)
+        for _ in range(10):
+            assert (await served.connect().get(get())).body
+        going = False
+        await served.server.aclose()
+        await asyncio.wait(flood)
 
 
 async def test_a_peer_that_breaks_the_rules_loses_its_connection_and_nobody_elses(caplog):
@@ -529,6 +579,8 @@ async def test_a_secret_is_made_anew_by_every_server():
         test_a_broken_connection_fails_everything_on_it_and_is_opened_again,
         test_a_restarted_shard_is_found_with_its_new_port_and_secret,
         test_strangers_are_bounded_in_number,
+        test_strangers_who_have_greeted_go_last,
+        test_a_flood_of_strangers_does_not_lock_a_gateway_out,
         test_a_peer_that_hangs_is_noticed_while_nothing_is_asked,
     ],
     ids=lambda scenario: scenario.__name__,

@@ -353,6 +353,19 @@ def test_a_handshake_has_a_deadline():
         pair.shard.tick(1.25)
 
 
+def test_a_greeting_has_a_shorter_deadline_in_which_standing_still_does_not_count():
+    pair = Pair(settings=WireSettings(handshake_timeout_s=60.0))
+    pair.shard.tick(3.0)  # we stood still: the greeting may be there, unread
+    pair.shard.tick(3.25)
+    pair.shard.tick(3.5)
+    with pytest.raises(WireError, match="no greeting within 1 s"):
+        pair.shard.tick(3.75)
+    greeted = Pair(settings=WireSettings(handshake_timeout_s=60.0))
+    greeted.to_shard()
+    for quarter in range(1, 20):
+        greeted.shard.tick(quarter / 4)
+
+
 def test_a_peer_that_leaves_says_why():
     pair = Pair().open()
     pair.shard.say_goodbye("x" * 600)

@@ -193,13 +193,34 @@ async def test_strangers_are_bounded_in_number_before_tls_too():
         await shard.get(get())
         silent = [await knock(served) for _ in range(3)]
         await until(lambda: served.server.unauthenticated == 3)
-        await shown_out(await knock(served))
+        silent.append(await knock(served))
+        await shown_out(silent.pop(0))
         assert served.server.unauthenticated == 3
         assert (await shard.get(get())).body, "who is in stays in"
+        assert (await served.connect().get(get())).body, "who has a name comes in"
         for _, writer in silent:
             writer.close()
         await until(lambda: served.server.unauthenticated == 0)
         assert (await served.connect().get(get())).body
+
+
+async def test_a_flood_of_strangers_does_not_lock_a_gateway_out_of_tls():
+    async with serving(**TLS, unauthenticated_max=8) as served:
+        going = True
+
+        async def knocks():
+            while going:
+                await shown_out(await knock(served))
+
+        flood = [asyncio.create_task(knocks()) for _ in range(20)]
+        await until(lambda: served.server.unauthenticated == 8)
+        for _ in range(5):
+            assert (await served.connect().get(get())).body
+        going = False
+        await asyncio.gather(*(connection.aclose() for connection in served.connections))
+        await served.server.aclose()
+        await asyncio.wait(flood)
+        assert served.server.unauthenticated == 0
 
 
 async def test_a_stranger_who_speaks_no_tls_or_nothing_is_shown_out():
@@ -225,6 +246,7 @@ async def test_stopping_does_not_wait_for_strangers():
         test_everything_goes_through_tls,
         test_a_gateway_without_tls_gets_nowhere,
         test_strangers_are_bounded_in_number_before_tls_too,
+        test_a_flood_of_strangers_does_not_lock_a_gateway_out_of_tls,
         test_a_stranger_who_speaks_no_tls_or_nothing_is_shown_out,
         test_stopping_does_not_wait_for_strangers,
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shoal.cluster.simulator.protobuf import decode_protobuf
+from shoal.cluster.serving.protobuf import decode_protobuf
 from shoal.shards.model.errors import BadRequest, UnsupportedMediaType
 
 

@@ -94,6 +94,7 @@ ResourceAttributes: 1 namespace str, 2 verb str, 3 group str, 4 version str, 5 r
 PathAttributes: 1 path str, 2 verb str
 AccessStatus: 1 allowed bool, 2 reason str, 3 evaluationError str, 4 denied bool
 SelfSubjectReview: 1 metadata ObjectMeta, 2 status ignored
+Eviction: 1 metadata ObjectMeta, 2 deleteOptions DeleteOptions
 DeleteOptions: 1 gracePeriodSeconds int, 2 preconditions Preconditions, 3 orphanDependents bool,
     4 propagationPolicy str, 5 dryRun []str
 Preconditions: 1 uid str, 2 resourceVersion str
