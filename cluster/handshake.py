@@ -83,19 +83,27 @@ class Handshake(asyncio.Protocol):
         # uvloop has begun to read after `connection_made`, and believes it is pausing.
         self._transport.resume_reading()
         self._transport.pause_reading()
-        if self._early:
-            # Twice: `start_tls` has its protocol connected in the next turn.
-            loop.call_soon(loop.call_soon, self._give_to_tls)
-        try:
-            transport = await loop.start_tls(
+        beginning = loop.create_task(
+            loop.start_tls(
                 self._transport, self, self._tls, server_side=True, ssl_handshake_timeout=self._timeout_s
-            )
+            ),
+            name="TLS",
+        )
+        try:
+            # Once that has taken its first step, its protocol is connected and reading resumed in the next turn of the
+            # loop. What is called behind them comes in the same turn, before anything more can be read: a greeting
+            # that came in two segments, as those with post-quantum keys do, is not put together in the wrong order.
+            await asyncio.sleep(0)
+            if self._early:
+                loop.call_soon(self._give_to_tls)
+            transport = await beginning
         except (OSError, ssl.CertificateError) as error:  # of TLS, of the connection, and too late
             log.debug("no TLS", extra={"problem": str(error)})
             self._crowd.ends(self)
             self._transport.abort()
             return
         except BaseException:
+            beginning.cancel()
             self._crowd.ends(self)
             self._transport.abort()
             raise

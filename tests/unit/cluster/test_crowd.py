@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 import logging
 import resource
+import socket
 import ssl
 
 import pytest
+import uvloop
 from support.certificates import Authority
 
 from shoal.cluster import crowd as module
@@ -196,6 +198,51 @@ async def test_a_request_right_behind_the_handshake_is_answered(contexts):
         writer.write(b"no handshake\r\n\r\n")
         await rest(reader)
         writer.close()
+
+
+async def greet_in_two_segments(port, tls, turns):
+    """A handshake whose first message comes in two segments, `turns` of the loop apart; what the server answers."""
+    loop = asyncio.get_running_loop()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = tls.wrap_bio(incoming, outgoing, server_hostname=HOST)
+    with socket.create_connection((HOST, port)) as connection:
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        first = True
+        while True:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                client.do_handshake()
+                break
+            greeting = outgoing.read()
+            if first:
+                first = False
+                await loop.sock_sendall(connection, greeting[:100])
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                greeting = greeting[100:]
+            await loop.sock_sendall(connection, greeting)
+            received = await loop.sock_recv(connection, 1 << 16)
+            assert received, "the server broke the connection"
+            incoming.write(received)
+        client.write(ASKED)
+        await loop.sock_sendall(connection, outgoing.read())
+        while True:
+            incoming.write(await loop.sock_recv(connection, 1 << 16))
+            with contextlib.suppress(ssl.SSLWantReadError):
+                return client.read(1 << 16)
+
+
+@pytest.mark.parametrize("loop_factory", [None, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_a_greeting_in_two_segments_is_put_together_in_order(contexts, loop_factory):
+    async def greet():
+        async with serving(tls=contexts[0]) as server:
+            for turns in range(12):
+                async with asyncio.timeout(10):
+                    answer = await greet_in_two_segments(server.port, contexts[1], turns)
+                assert answer.startswith(b"HTTP/1.1 200 OK"), turns
+
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        runner.run(greet())
 
 
 @pytest.mark.parametrize("coding", [b"xchunked", b"gzip, chunked", b"identity"])
