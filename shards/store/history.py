@@ -288,6 +288,12 @@ class History:
             late.correction and late.event.version == version for late in self._late
         )
 
+    def missed_at(self, version: Version) -> bool:
+        """Whether an event in the window came late for who had been shown this version."""
+        return any(
+            late.event.version <= version <= late.shown and not late.correction for late in self._late
+        )
+
     def window(self, since: Version) -> list[Event]:
         """The events that who resumes at `since` may have missed, in order: all after `since`, those that came when
         `since` had been shown already, and whatever came later about the objects of these.

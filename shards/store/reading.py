@@ -133,11 +133,13 @@ class HeldObjects:
         if query.since > self.answerable(query):
             raise TooLargeVersion(query.since, self.frontier)
         history, frontier, until = self._history, self.frontier, query.until
-        events = history.replay(query.since) if query.exact else history.window(query.since)
+        # A client may bring a version that it was shown of several partitions to a watch of this one alone.
+        exact = query.exact and not history.missed_at(query.since)
+        events = history.replay(query.since) if exact else history.window(query.since)
         if until is not None and until < frontier:
             # Events are in the order of their versions, so what is left is the past as it was at `until`.
             events, frontier = [event for event in events if event.version <= until], until
-        told = (exact_changes if query.exact else newest_changes)(events, selection)
+        told = (exact_changes if exact else newest_changes)(events, selection)
         return change_pages(frontier, told, query.max_bytes)
 
     def answerable(self, query: ChangesQuery) -> Version:

@@ -147,13 +147,15 @@ def test_nothing_is_started_with_files_that_cannot_be_used(tmp_path, monkeypatch
 
 def test_files_are_named_so_that_other_processes_find_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "shoal.yaml").write_text(
         json.dumps({"gateway": {"tls": {"certificate": "tls.crt", "key": "~/tls.key"}}})
     )
     flags = dict.fromkeys(("kubeconfig", "context", "ray_address", "shards", "listen"))
     settings = _settings(**flags, kubeconfig_typed=False, pod=False, config="shoal.yaml")
-    assert settings.gateway.tls == TlsSettings(certificate=str(tmp_path / "tls.crt"), key="/home/me/tls.key")
+    assert settings.gateway.tls == TlsSettings(
+        certificate=str(tmp_path / "tls.crt"), key=str(tmp_path / "home" / "tls.key")
+    )
 
 
 # -- what it says ---------------------------------------------------------------------------------------------

@@ -163,6 +163,16 @@ def test_late_events_are_repeated_to_whoever_was_shown_their_version_before() ->
         bench.changes(40, exact=True)
 
 
+def test_a_version_shown_of_several_partitions_may_be_brought_to_one_alone() -> None:
+    bench = Bench(observed("a", 9))
+    bench.store.overtake(Version(20))
+    bench.apply("a", 15)
+    bench.apply("b", 25)
+    assert bench.told(18) == [("MODIFIED", "a", 15), ("ADDED", "b", 25)]
+    assert bench.told(14) == [("MODIFIED", "a", 15), ("ADDED", "b", 25)]
+    assert bench.told(21) == [("ADDED", "b", 25)]
+
+
 def test_a_late_event_is_told_in_the_newest_state_of_its_object() -> None:
     bench = Bench(observed("a", 5))
     bench.store.overtake(Version(20))
