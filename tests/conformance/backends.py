@@ -40,6 +40,7 @@ from shoal.shards.watch.permits import NoPermits
 KUBECONFIG = "SHOAL_TEST_KUBECONFIG"
 FOLLOWED = ("namespaces", "configmaps", "pods", "secrets", "deployments.apps", "*.*.example.com")
 """What the gateway's installation follows: what the suite asks about, so that each test starts quickly."""
+COLLECTIONS = ("/api/v1/namespaces", "/api/v1/configmaps", "/api/v1/pods", "/apis/apps/v1/deployments")
 PATIENCE_S = 20.0
 """Longest wait for anything a server does on its own."""
 
@@ -227,6 +228,10 @@ async def _gateway() -> AsyncIterator[Backend]:
         stack.push_async_callback(gateway.stop_watches)
         client = Client(connection(server.url))
         async with asyncio.timeout(PATIENCE_S):
+            # A report on all shards is used again for a second, so readiness is asked when everything is there.
+            for path in COLLECTIONS:
+                while (await client.ask("GET", path, limit="1")).status != 200:
+                    await asyncio.sleep(0.02)
             while (await client.ask("GET", "/readyz")).status != 200:
                 await asyncio.sleep(0.05)
         yield Backend(client, client)
