@@ -290,9 +290,7 @@ class History:
 
     def missed_at(self, version: Version) -> bool:
         """Whether an event in the window came late for who had been shown this version."""
-        return any(
-            late.event.version <= version <= late.shown and not late.correction for late in self._late
-        )
+        return any(late.event.version <= version <= late.shown and not late.correction for late in self._late)
 
     def window(self, since: Version) -> list[Event]:
         """The events that who resumes at `since` may have missed, in order: all after `since`, those that came when
