@@ -7,7 +7,8 @@ usually the partition's own watch brings the version sooner.
 
 Siblings of a partition whose feeds are read move on together: clients are shown versions of all of them, and come back
 with these. So a frontier that stays behind what was shown elsewhere is proved *unasked*, every few seconds, as if
-somebody waited for it; few partitions of a shard at once, so that those somebody does wait for find their slots.
+somebody waited for it; few partitions of a shard at once, so that those somebody does wait for find their slots. The
+server is asked as well once the settling time of a new history is over: what came in it is not repeated for ever.
 """
 
 from __future__ import annotations
@@ -72,9 +73,11 @@ class FrontierWaiters:
         self._slots = slots
         self._followed = followed
         self._read = read
+        self._attempt = asyncio.Lock()
         self._waiting: list[_Waiter] = []
         self._proving: asyncio.Task[None] | None = None
         self._keeping_up: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
 
     async def reached(self, version: Version, wait_s: float, *, existed: bool = False) -> None:
         """Returns when the frontier has reached `version`. `existed`: the API server is known to have had it.
@@ -111,6 +114,9 @@ class FrontierWaiters:
         if self._behind() and (self._keeping_up is None or self._keeping_up.done()):
             name = f"keeping up {self._store.partition.id}"
             self._keeping_up = asyncio.get_running_loop().create_task(self._keep_up(), name=name)
+        if self._store.settle_due and (self._settling is None or self._settling.done()):
+            name = f"settling {self._store.partition.id}"
+            self._settling = asyncio.get_running_loop().create_task(self._settle(), name=name)
 
     async def end(self, error: Callable[[], ShoalError]) -> None:
         """Nobody need wait any longer."""
@@ -118,8 +124,8 @@ class FrontierWaiters:
             if not waiter.reached.done():
                 waiter.reached.set_exception(error())
         self._waiting = []
-        tasks = [task for task in (self._keeping_up, self._proving) if task is not None]
-        self._keeping_up = self._proving = None
+        tasks = [task for task in (self._keeping_up, self._settling, self._proving) if task is not None]
+        self._keeping_up = self._settling = self._proving = None
         for task in tasks:
             task.cancel()
         if tasks:
@@ -147,6 +153,16 @@ class FrontierWaiters:
             moved = self._store.frontier > frontier
             pause_s = UNASKED_AFTER_S if moved else min(2 * pause_s, UNASKED_PAUSE_MAX_S)
 
+    async def _settle(self) -> None:
+        """Has the server asked until what may have been shown in the settling time is known."""
+        pause_s = UNASKED_AFTER_S
+        while self._store.settle_due and self._followed():
+            async with self._slots.unasked, self._slots.all, self._attempt:
+                await self._tried(self._store.frontier)
+            if self._store.settle_due:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, UNASKED_PAUSE_MAX_S)
+
     # -- proofs ----------------------------------------------------------------------------------------------
 
     def _wanted(self) -> Version | None:
@@ -158,23 +174,29 @@ class FrontierWaiters:
         await asyncio.sleep(PROOF_AFTER_S)
         pause_s = PROOF_PAUSE_FIRST_S
         while self._followed() and self._wanted() is not None:
-            async with self._slots.all:
+            async with self._slots.all, self._attempt:
                 wanted = self._wanted()
                 if wanted is None or not self._followed():
                     return
                 asked = tuple(self._waiting)
-                try:
-                    outcome = await self._proof.attempt(wanted)
-                except Exception:
-                    # A bug; those who wait get their 504 as if there were no proofs.
-                    log.exception("proof failed", extra={"partition": self._store.partition.id})
-                    self.proofs["failed"] += 1
+                if not await self._tried(wanted):
                     return
-            self.proofs[outcome] += 1
-            self._refute(asked)
+                self._refute(asked)
             if self._wanted() is not None:
                 await asyncio.sleep(pause_s)
                 pause_s = min(2 * pause_s, PROOF_PAUSE_MAX_S)
+
+    async def _tried(self, wanted: Version) -> bool:
+        """One attempt; false if it failed in a way nobody foresaw."""
+        try:
+            outcome = await self._proof.attempt(wanted)
+        except Exception:
+            # A bug; those who wait get their 504 as if there were no proofs.
+            log.exception("proof failed", extra={"partition": self._store.partition.id})
+            self.proofs["failed"] += 1
+            return False
+        self.proofs[outcome] += 1
+        return True
 
     def _refute(self, asked: Iterable[_Waiter]) -> None:
         """Tells those who waited when the server was asked, and for something it does not know any more."""

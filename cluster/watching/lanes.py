@@ -123,8 +123,8 @@ class Lane(Generic[E]):
         """The version to which all partitions are cleared now.
 
         Of one partition it is what its feed has told, however far lanes of more partitions had it cleared: who watches
-        it alone is repeated every event after the version it resumes at, in order, and nothing that is late. A bookmark
-        that said more than its feed has told would hide the events in between.
+        it alone need not wait for the others. A bookmark that said more than its feed has told would let a client come
+        back with a version this partition is not at, and wait for nothing.
         """
         if len(self._clearances) == 1:
             return self._clearances[0].fed

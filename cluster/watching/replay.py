@@ -1,7 +1,10 @@
 """What happened before a watcher joined: the changes of its partitions since the positions it is at, in rounds.
 
-With one partition a round is the API server's own stream: every event in order (`ChangesQuery.exact`). With several
-it is the newest state of each object that changed, and obeys the order of what is shown live (`lanes`):
+Of a resource in one partition a round is the API server's own stream: every event in order (`ChangesQuery.exact`).
+Where a resource is cut into several it is the newest state of each object that changed: the version a client brings
+may have been shown of all of them, or of a late event, so it may know newer states than that. A watch of one of them,
+which a namespace often is, is told these in the order of their versions. A watch of several obeys the order of what is
+shown live (`lanes`):
 
 1. All partitions are asked; each answers for the moment it is asked, up to its frontier. Let C be the newest of these.
 2. All others are cleared to C. What arrives there from now on with a version up to C is late.
@@ -22,7 +25,7 @@ of the same partition: it is newer. What is told live is above the positions, as
 *Positions.* Afterwards the watcher has been told everything of each partition up to the end of its first answer, or
 of its second one as far as C. That may be below the version the watcher asked for; what is still to come from there is
 late and must not be taken for known. A round of several partitions that breaks off is told anew from where it began:
-no version within it is one up to which each object was told. A round of one is gone on with where it broke off.
+no version within it is one up to which each object was told. An exact round is gone on with where it broke off.
 """
 
 from __future__ import annotations
@@ -139,9 +142,13 @@ async def _merged(cursors: Iterable[ChangesCursor]) -> AsyncIterator[Change]:
 class Replay:
     """What one watcher is told before it is live."""
 
-    def __init__(self, asking: Asking, selector: Selector, positions: Mapping[PartitionId, Version]) -> None:
+    def __init__(
+        self, asking: Asking, selector: Selector, positions: Mapping[PartitionId, Version], *, exact: bool
+    ) -> None:
         self.positions = dict(positions)
         """What it has been told of each partition."""
+        self._exact = exact
+        """The resource is in one partition."""
         self._asking = asking
         self._selector = selector
 
@@ -172,7 +179,7 @@ class Replay:
                     complete, last = last, change.version
                 await tell(change)
         except BaseException:
-            if complete and len(answers) == 1:
+            if complete and self._exact:
                 self._reach(opened, complete)
             raise
         else:
@@ -210,7 +217,8 @@ class Replay:
             labels=selector.labels,
             fields=selector.fields,
             shards=selector.shards,
-            exact=len(self.positions) == 1,
+            exact=self._exact,
+            alone=len(self.positions) == 1,
             until=until,
             max_bytes=max(PAGE_BYTES_MIN, PAGES_BYTES // len(self.positions)),
             wait_s=WAIT_S,

@@ -167,7 +167,7 @@ class Watch:
         replay: Replay | None = None
         match basis:
             case InitialEvents():
-                replay = Replay(self._asking, self._selector, await self._initial(basis, member))
+                replay = self._replay(await self._initial(basis, member))
             case FromVersion(version=version):
                 replay = self._replay_from(version)
             case FromNow(not_older_than=version):
@@ -182,7 +182,10 @@ class Watch:
         await self._live(member, deadline)
 
     def _replay_from(self, version: Version) -> Replay:
-        return Replay(self._asking, self._selector, dict.fromkeys(self._partitions, version))
+        return self._replay(dict.fromkeys(self._partitions, version))
+
+    def _replay(self, positions: Mapping[PartitionId, Version]) -> Replay:
+        return Replay(self._asking, self._selector, positions, exact=len(self._hub.partitions) == 1)
 
     async def _live(self, member: Member, deadline: float) -> None:
         """Waits; the hub writes."""

@@ -131,6 +131,8 @@ class ChangesQuery(msgspec.Struct, frozen=True, kw_only=True):
     exact: bool = True
     """True: every event after `since`, in order. False, where a resource has several partitions: of each object that
     changed the newest state once, in the order of their versions, *late* events (see `OvertakeQuery`) included."""
+    alone: bool = False
+    """The watch is of this partition alone: it waits for `since`, although readers of others may have been shown it."""
     until: Version | None = None
     """Only what happened up to this version, as if it were the newest; None: up to the frontier."""
     max_bytes: int = 1 << 20

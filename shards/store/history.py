@@ -175,6 +175,16 @@ class History:
             if self._unsettled_lost:
                 self._late_floor = max(self._late_floor, version)
 
+    def settle_due(self, now: float) -> bool:
+        """Whether it is time to find out what may have been shown by the end of the settling time."""
+        events = self._events
+        return (
+            self._settled == UNKNOWN
+            and now >= self.settled_at
+            and bool(events)
+            and events[0].at < self.settled_at
+        )
+
     def refute(self, version: Version) -> None:
         """Nothing newer than `version` was ever shown: what was believed to be is of a past that the server lost."""
         self._late = deque(late._replace(shown=min(late.shown, version)) for late in self._late)
@@ -288,10 +298,6 @@ class History:
             late.correction and late.event.version == version for late in self._late
         )
 
-    def missed_at(self, version: Version) -> bool:
-        """Whether an event in the window came late for who had been shown this version."""
-        return any(late.event.version <= version <= late.shown and not late.correction for late in self._late)
-
     def window(self, since: Version) -> list[Event]:
         """The events that who resumes at `since` may have missed, in order: all after `since`, those that came when
         `since` had been shown already, and whatever came later about the objects of these.
@@ -300,7 +306,10 @@ class History:
             Expired: the version is older than the window, lies in a gap, or a late event has left the window.
         """
         self._require_resumable(since, self._late_floor)
-        events, settled_at = self._events, self.settled_at
+        events = self._events
+        # What is newer than that was shown after it, with everything that had arrived by then.
+        settled = self._settled != UNKNOWN and since > self._settled
+        settled_at = float("-inf") if settled else self.settled_at
         found = self._newer(since)
         found.reverse()
         missed = {id(late.event) for late in self._late if late.event.version <= since <= late.shown}

@@ -244,12 +244,17 @@ class PartitionStore(HeldObjects):
         newer had been shown by then. An older version than the frontier says nothing of marks: whether the past is lost
         is for the next list to say.
         """
-        if version < self.frontier:
-            return
-        if self._marks.refute(asked.mark, version):
+        if version >= self.frontier and self._marks.refute(asked.mark, version):
             self._history.refute(version)
         if asked.at >= self._history.settled_at:
-            self._history.settle(version)
+            self._history.settle(max(version, self.frontier))
+
+    @property
+    def settle_due(self) -> bool:
+        """Whether the API server is to be asked where it is (`told`): until then whoever resumes is told again what
+        came soon after the first list.
+        """
+        return self._history.settle_due(self._clock())
 
     def expire(self) -> None:
         """Lets go of history that is older than the window: of use where nothing arrives that would."""

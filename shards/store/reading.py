@@ -133,20 +133,18 @@ class HeldObjects:
         if query.since > self.answerable(query):
             raise TooLargeVersion(query.since, self.frontier)
         history, frontier, until = self._history, self.frontier, query.until
-        # A client may bring a version that it was shown of several partitions to a watch of this one alone.
-        exact = query.exact and not history.missed_at(query.since)
-        events = history.replay(query.since) if exact else history.window(query.since)
+        events = history.replay(query.since) if query.exact else history.window(query.since)
         if until is not None and until < frontier:
             # Events are in the order of their versions, so what is left is the past as it was at `until`.
             events, frontier = [event for event in events if event.version <= until], until
-        told = (exact_changes if exact else newest_changes)(events, selection)
+        told = (exact_changes if query.exact else newest_changes)(events, selection)
         return change_pages(frontier, told, query.max_bytes)
 
     def answerable(self, query: ChangesQuery) -> Version:
         """The newest `since` that needs no waiting. A version that other partitions were shown at needs none: what is
         still to come up to it is late, and the answer's frontier says that it is not in it.
         """
-        return self.frontier if query.exact else max(self.frontier, self.overtaken)
+        return self.frontier if query.exact or query.alone else max(self.frontier, self.overtaken)
 
     def events_after(self, since: Version) -> list[Event]:
         """For a feed: every event after `since`, in order.

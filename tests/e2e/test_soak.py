@@ -183,7 +183,13 @@ async def test_watchers_survive_whatever_happens_to_processes(installation):
 
     watchers = [
         Watcher(
-            Replica(flavour, f"soak, seed {SEED}", loop.time, divided=flavour.resource is not NODES),
+            Replica(
+                flavour,
+                f"soak, seed {SEED}",
+                loop.time,
+                divided=flavour.resource is not NODES and flavour.namespace is None,
+                cut=flavour.resource is not NODES,
+            ),
             connect(),
             random.Random(rng.getrandbits(64)),
             fickle=rng.choice((0.0, 0.02)),

@@ -184,8 +184,8 @@ def test_what_selectors_leave_out_is_noticed():
         replica(FRONT).apply("ADDED", ONE)
 
 
-def test_a_divided_resource_may_repeat_what_is_known_until_the_first_bookmark():
-    watcher = begun(divided=True)
+def test_a_cut_resource_may_repeat_what_is_known_until_the_first_bookmark():
+    watcher = begun(cut=True)
     watcher.apply("ADDED", ONE)
     watcher.bookmark(15)
     with pytest.raises(OracleBroken, match="Never back"):

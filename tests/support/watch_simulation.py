@@ -115,7 +115,11 @@ class WatchSimulation:
         return lambda: connection
 
     def _divided(self, flavour: Flavour) -> bool:
-        """Whether its resource is served from several partitions."""
+        """Whether what it watches is served from several partitions."""
+        return False
+
+    def _is_cut(self, flavour: Flavour) -> bool:
+        """Whether its resource is."""
         return False
 
     # -- watchers --------------------------------------------------------------------------------------------
@@ -131,6 +135,7 @@ class WatchSimulation:
             self.loop.time,
             self.world.truths[flavour.resource],
             divided=self._divided(flavour),
+            cut=self._is_cut(flavour),
         )
         return Watcher(
             replica,

@@ -186,7 +186,10 @@ class GatewaySimulation(WatchSimulation):
 
     def _divided(self, flavour: Flavour) -> bool:
         # A namespace is never cut.
-        return flavour.resource in (CONFIG_MAPS, PODS) and flavour.namespace is None
+        return self._is_cut(flavour) and flavour.namespace is None
+
+    def _is_cut(self, flavour: Flavour) -> bool:
+        return flavour.resource in (CONFIG_MAPS, PODS)
 
     # -- trouble ---------------------------------------------------------------------------------------------
 

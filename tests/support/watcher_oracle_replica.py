@@ -4,7 +4,7 @@ The rules are those an informer relies on.
 
 - *Never back*: the versions shown of one object only grow.
 - *Sense*: within a stream ADDED is of an object that is not there, MODIFIED and DELETED of one that is. Where the
-  resource is served from several partitions, lines up to the first bookmark may repeat what is known (the newest state
+  resource is cut into several partitions, lines up to the first bookmark may repeat what is known (the newest state
   of an object is sent, whatever of it the client had already seen), and say nothing of whether the client has it.
 - *Selected*: what is shown matches the selectors.
 - *True*: the server had the object in that very state at that version.
@@ -49,7 +49,10 @@ class Replica:
     truth: Truth | None = None
     """None where the server is another process: then only what lines say of themselves is judged."""
     divided: bool = False
-    """The resource is served from several partitions."""
+    """What is watched is served from several partitions."""
+    cut: bool = False
+    """The resource is, of which what is watched may be one: whoever resumes at a version that was shown of several is
+    told again what came late, because nobody knows what the version was shown of."""
     objects: dict[str, Seen] = field(default_factory=dict)
     newest: dict[str, int] = field(default_factory=dict)
     """The newest version shown of every object, of its removal as well."""
@@ -136,7 +139,7 @@ class Replica:
         if not self.flavour.shows(state):
             self.fail("Selected", f"was sent {kind} of {state}, which its selectors leave out")
         before = self.newest.get(key, 0)
-        lenient = self.divided and not self._settled
+        lenient = self.cut and not self._settled
         if version < self._floor.get(key, 0):
             self.fail("Never back", f"was sent {kind} {key} at {version} after {self._floor[key]}")
         if version < before or (version == before and not lenient):

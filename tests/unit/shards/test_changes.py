@@ -168,9 +168,14 @@ def test_a_version_shown_of_several_partitions_may_be_brought_to_one_alone() -> 
     bench.store.overtake(Version(20))
     bench.apply("a", 15)
     bench.apply("b", 25)
-    assert bench.told(18) == [("MODIFIED", "a", 15), ("ADDED", "b", 25)]
-    assert bench.told(14) == [("MODIFIED", "a", 15), ("ADDED", "b", 25)]
-    assert bench.told(21) == [("ADDED", "b", 25)]
+    alone = {"exact": False, "alone": True}
+    assert bench.told(18, **alone) == [("MODIFIED", "a", 15), ("ADDED", "b", 25)]
+    assert bench.told(14, **alone) == [("MODIFIED", "a", 15), ("ADDED", "b", 25)]
+    assert bench.told(21, **alone) == [("ADDED", "b", 25)]
+    bench.store.overtake(Version(40))
+    assert bench.told(40, exact=False) == []
+    with pytest.raises(TooLargeVersion):
+        bench.changes(40, **alone)
 
 
 def test_a_late_event_is_told_in_the_newest_state_of_its_object() -> None:
@@ -207,6 +212,26 @@ def test_before_a_new_owner_has_settled_everything_counts_as_late() -> None:
     assert bench.told(15, exact=False) == [("ADDED", "a", 15), ("ADDED", "b", 16)]
     assert bench.told(16, exact=False) == [("ADDED", "a", 15)]
     assert bench.told(16, exact=True) == []
+
+
+def test_what_came_in_the_settling_time_is_repeated_until_the_server_has_said_where_it_was_by_its_end() -> (
+    None
+):
+    """Every watch of a resource in several partitions used to begin with all that had come since its shard began."""
+    bench = Bench(settling_s=1100.0)
+    bench.apply("a", 15)
+    early = bench.store.moment
+    assert not bench.store.settle_due
+    bench.now += 150.0
+    bench.apply("b", 30)
+    assert bench.store.settle_due
+    bench.store.told(Version(20), early)
+    assert bench.store.settle_due, "it was asked too early"
+    bench.store.told(Version(20), bench.store.moment)
+    assert not bench.store.settle_due
+    assert bench.told(20, exact=False) == [("ADDED", "a", 15), ("ADDED", "b", 30)]
+    bench.apply("b", 40)
+    assert bench.told(31, exact=False) == [("MODIFIED", "b", 40)]
 
 
 def test_a_deletion_at_the_version_of_the_last_state_is_told_to_whoever_stands_there() -> None:

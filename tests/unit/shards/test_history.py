@@ -175,6 +175,8 @@ def test_an_unsettled_event_stays_until_the_frontier_has_passed_what_may_have_be
 def test_what_a_settled_server_said_bounds_what_unsettled_events_make_expire() -> None:
     window = unsettled()
     window.settle(Version(18))
+    assert versions(window, 18) == [17]
+    assert versions(window, 19) == [], "what was shown later was shown with everything that had come by then"
     window.evict(400.0, Version(30), Version(40))
     with pytest.raises(Expired):
         window.window(Version(18))

@@ -314,6 +314,27 @@ def test_history_ages_where_nothing_happens():
     on(main, history_s=60.0)
 
 
+def test_once_the_settling_time_is_over_the_server_is_asked_where_it_is():
+    async def main(bench):
+        await bench.follow()
+        bench.create("early")
+        await asyncio.sleep(30)
+        since = bench.partition.frontier
+        query = OvertakeQuery(partition=PARTITION.id, epoch=Epoch(1), version=since)
+        assert bench.shard._followed[PARTITION.id].store.settle_due
+        await bench.shard.overtake(query)
+        await asyncio.sleep(5)
+        assert not bench.shard._followed[PARTITION.id].store.settle_due
+        bench.create("late")
+        await asyncio.sleep(1)
+        newest = bench.partition.frontier
+        changes = ChangesQuery(partition=PARTITION.id, epoch=Epoch(1), since=newest, exact=False)
+        (page,) = [page async for page in bench.shard.changes(changes)]
+        assert page.changes == []
+
+    on(main)
+
+
 def test_statistics_count_what_was_asked():
     async def main(bench):
         bench.create("a")
