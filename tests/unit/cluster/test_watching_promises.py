@@ -167,6 +167,28 @@ async def test_a_replay_of_several_partitions_that_breaks_off_shows_no_object_fo
         assert len(reader.told) > 4, "it broke off, and what was told before that is told anew"
 
 
+@virtual
+async def test_a_watch_of_one_namespace_is_not_taken_back_from_the_version_of_a_late_event():
+    """It was replayed event by event, although the version it brought was older than what it had been shown."""
+    written = Written(IN_A, NOT_A)
+    written.put("a", "one")
+    written.put("a", "two", heard=False)
+    written.put("b", "three")
+    async with staged(written) as gate:
+        await gate.watch(resourceVersion=100)
+        await settled()
+        assert written.parts[IN_A.id].overtaken[-1] == 103
+        written.parts[IN_A.id].hear()
+        written.put("a", "one")
+        written.put("a", "one")
+        await settled()
+        reader = await gate.watch("a", resourceVersion=103)
+        assert reader.told == ["ADDED a/two 102", "MODIFIED a/one 105"]
+        reader = await gate.watch("a", resourceVersion=102)
+        assert "MODIFIED a/one 105" in reader.told
+        assert "MODIFIED a/one 104" not in reader.told
+
+
 # -- lists that are ahead ------------------------------------------------------------------------------------
 
 
