@@ -22,7 +22,7 @@ from .catalogue import Catalogue, build_catalogue, compare_catalogues
 from .census import Census
 from .decide import Decider, Decision
 from .discovery import Connection, Discovery, Snapshot
-from .instructions import Adopt, Observation, Release, Retire, ShardView
+from .instructions import Adopt, Observation, Release, Retire, ShardView, inherited, moves
 from .partitioning import Partitioning, partition_resources
 from .permit_desk import PermitDesk
 from .report import Looks, report
@@ -240,6 +240,8 @@ class Coordinator:
         adopts = [instruction for instruction in decision.instructions if isinstance(instruction, Adopt)]
         releases = [instruction for instruction in decision.instructions if isinstance(instruction, Release)]
         publishing = self._decider.table.epoch > self._table.epoch
+        if publishing and not await self._hand_over(self._decider.table):
+            return
         # NB: a shard takes an epoch before routers see it, and gives up a partition only after.
         await self._roster.tell(adopts, until_one=publishing)
         if publishing:
@@ -248,6 +250,14 @@ class Coordinator:
         for instruction in decision.instructions:
             if isinstance(instruction, Retire):
                 await self._roster.retire(instruction.shard)
+
+    async def _hand_over(self, table: RouteTable) -> bool:
+        """Before a table is published: what it moves is handed over. False if that has to be tried again."""
+        if self._table.epoch:
+            passing = moves(self._table, table)
+        else:
+            passing = inherited((member.view() for member in self._roster.members), table)
+        return not passing or await self._roster.hand_over(passing, table.epoch)
 
     def _publish(self, table: RouteTable) -> None:
         self._table = table

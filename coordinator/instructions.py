@@ -4,7 +4,7 @@ Pure.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -92,6 +92,36 @@ class Retire:
     """End a shard that is to leave and serves nothing any more."""
 
     shard: ShardId
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A partition passes from one shard to another with the next table."""
+
+    partition: PartitionId
+    giver: ShardId
+    to: ShardId
+
+
+def moves(before: RouteTable, after: RouteTable) -> tuple[Move, ...]:
+    """What passes from shard to shard between two tables."""
+    givers = {route.partition.id: route.shard for route in before.routes}
+    return tuple(
+        Move(route.partition.id, givers[route.partition.id], route.shard)
+        for route in after.routes
+        if givers.get(route.partition.id, route.shard) != route.shard
+    )
+
+
+def inherited(views: Iterable[ShardView], after: RouteTable) -> tuple[Move, ...]:
+    """What may pass with the first table of a coordinator: nobody knows which holder its predecessor's table named."""
+    to = {route.partition.id: route.shard for route in after.routes}
+    return tuple(
+        Move(partition, view.shard, to[partition])
+        for view in views
+        for partition in view.holds()
+        if to.get(partition, view.shard) != view.shard
+    )
 
 
 Instruction: TypeAlias = Adopt | Publish | Release | Retire

@@ -14,9 +14,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from ..shards.handle import ShardHandle, ShardProvider
-from ..shards.model.partitions import ShardId
+from ..shards.model.errors import NotReady
+from ..shards.model.partitions import Epoch, PartitionId, ShardId
 from ..shards.model.queries import ShardStatistics
-from .instructions import Adopt, Release, ShardView
+from ..shards.model.versions import Version
+from .instructions import Adopt, Move, Release, ShardView
 from .liveness import Liveness
 from .settings import LivenessSettings
 
@@ -139,6 +141,37 @@ class Roster:
             _, under_way = await asyncio.wait(told, timeout=self._settings.patience_s)
             if until_one and len(under_way) == len(told):
                 await asyncio.wait(told, return_when=asyncio.FIRST_COMPLETED)
+
+    async def hand_over(self, moves: Sequence[Move], epoch: Epoch) -> bool:
+        """Has partitions pass from who serves them to who is to: the one lets nobody be shown anything by its leave any
+        more, the other learns what was. False if a shard that lives did not answer: nothing may be published yet.
+        """
+        shown: dict[PartitionId, Version | None] = {}  # None: whoever knew is not there any more
+        givers: dict[ShardId, list[PartitionId]] = {}
+        takers: dict[ShardId, list[PartitionId]] = {}
+        for move in moves:
+            shown[move.partition] = None
+            takers.setdefault(move.to, []).append(move.partition)
+            giver = self._members.get(move.giver)
+            if giver is not None and giver.view().lives:
+                givers.setdefault(move.giver, []).append(move.partition)
+        try:
+            async with asyncio.timeout(self._settings.call_timeout_s):
+                for shard, partitions in givers.items():
+                    shown |= await self._reachable(shard).hand_over(partitions, epoch)
+                for shard, partitions in takers.items():
+                    await self._reachable(shard).take_over({name: shown[name] for name in partitions})
+        except Exception as error:  # noqa: BLE001 - whatever the failure is, the next pass tries again
+            _log.warning("partitions not handed over", extra={"error": _said(error)})
+            return False
+        return True
+
+    def _reachable(self, shard: ShardId) -> ShardHandle:
+        """Raises NotReady: it never answered."""
+        handle = self._members[shard].handle
+        if handle is None:
+            raise NotReady(f"shard {shard} has not answered yet", retry_after_s=1)
+        return handle
 
     async def retire(self, shard: ShardId) -> None:
         """Ends a shard for good; one that cannot be ended now stays on the roster and is tried again."""

@@ -1,8 +1,8 @@
 """A shard as a Ray actor: a thin shell around `Shard`, so that hot code never runs under Ray's method wrappers.
 
-Ray carries control only: `adopt`, `release`, `statistics`, `stop`, and where the data is (`data_endpoint`). Queries and
-feeds come over the direct connections of `wire.server`, which runs in the actor's own event loop from the first time
-somebody asks for its endpoint.
+Ray carries control only: `adopt`, `release`, `hand_over`, `take_over`, `statistics`, `stop`, and where the data is
+(`data_endpoint`). Queries and feeds come over the direct connections of `wire.server`, which runs in the actor's own
+event loop from the first time somebody asks for its endpoint.
 
 Bring-up wraps this plain class with ``ray.remote(...)`` under another name; a decorated class would be pickled by
 value and duplicate this module's globals in the worker. The constructor does nothing that can fail: a constructor
@@ -19,7 +19,7 @@ import contextlib
 import os
 import random
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ray
 import ray.util
@@ -30,6 +30,7 @@ from .logs import Level, configure_logging
 from .model.errors import ShoalError
 from .model.partitions import Epoch, PartitionId, ShardId
 from .model.queries import ShardStatistics
+from .model.versions import Version
 from .settings import ShardSettings
 from .shard import Shard
 from .watch.permits import Permits
@@ -81,6 +82,14 @@ class ShardActor:
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """As `ShardHandle.release`."""
         await self._started().release(partitions, epoch)
+
+    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+        """As `ShardHandle.hand_over`."""
+        return await self._started().hand_over(partitions, epoch)
+
+    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+        """As `ShardHandle.take_over`."""
+        await self._started().take_over(shown)
 
     async def stop(self) -> None:
         """As `ShardHandle.stop`, without ending the process."""

@@ -73,6 +73,10 @@ class Followed:
         self.failure = ""
         """Why there is no reflector just now; what is held is served meanwhile, and grows old."""
         self.failures = 0
+        self.handed_over = False
+        """Another shard is about to serve it, so nobody may be shown anything by this one's leave."""
+        self._past_unknown = False
+        """Nobody can say what was shown by the leave of the shard that served it before."""
         self._earlier: dict[str, Counter[str]] = {
             name: Counter() for name in ("lists", "watch_restarts", "errors")
         }
@@ -106,6 +110,30 @@ class Followed:
         self.store.overtake(version)
         self.waiters.overtaken()
         return self.store.frontier
+
+    def take_over(self, shown: Version | None) -> None:
+        """As `ShardHandle.take_over`."""
+        self.handed_over = False
+        if shown is None:
+            self._past_unknown = True
+        else:
+            self.store.take_over(shown)
+
+    async def know_the_past(self) -> None:
+        """Finds out what may have been shown by another shard's leave, if that is not known.
+
+        Raises:
+            NotReady: the API server does not answer.
+        """
+        if not self._past_unknown:
+            return
+        version = await self.waiters.ask()
+        if version is None:
+            partition = self.assignment.partition.id
+            raise NotReady(f"what was shown of {partition} before it moved is not known yet", retry_after_s=1)
+        if self._past_unknown:
+            self._past_unknown = False
+            self.store.take_over(version)
 
     async def reach(self, since: Version | None) -> None:
         """Returns when a feed can go on from `since`, which another shard's feed had told.

@@ -6,7 +6,7 @@ process (`LocalShardHandle`, `shards.local`) or in a Ray actor (`RayShardHandle`
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -52,6 +52,17 @@ class ShardHandle(Protocol):
 
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """Stops following and forgets these partitions; unknown ones are ignored."""
+
+    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+        """Acknowledges no `overtake` of these partitions any more, because another shard is about to serve them; of
+        each that is held, the newest version that was overtaken. Until it is adopted again.
+        """
+
+    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+        """Another shard served these partitions until now, and versions up to these were shown by its leave. Whoever
+        resumes below may have missed what this shard's list said first, and has to list again. None: nobody can say,
+        so the API server is asked where it is. Unknown partitions are ignored.
+        """
 
     async def get(self, query: GetQuery) -> GetAnswer:
         """One object.

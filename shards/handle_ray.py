@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import functools
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
@@ -24,6 +24,7 @@ from .logs import Level
 from .model.errors import Broken, NotReady, ShoalError
 from .model.partitions import Epoch, PartitionId, ShardId
 from .model.queries import ShardStatistics
+from .model.versions import Version
 from .settings import ShardSettings
 from .watch.permits import Permits
 from .wire.authentication import Endpoint
@@ -79,6 +80,15 @@ class RayShardHandle(DirectQueries):
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """As `ShardHandle.release`."""
         await self._control("release", list(partitions), epoch)
+
+    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+        """As `ShardHandle.hand_over`."""
+        shown: dict[PartitionId, Version] = await self._control("hand_over", list(partitions), epoch)
+        return shown
+
+    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+        """As `ShardHandle.take_over`."""
+        await self._control("take_over", dict(shown))
 
     async def statistics(self) -> ShardStatistics:
         """As `ShardHandle.statistics`; answered beside the data loop."""

@@ -5,7 +5,7 @@ Used wherever no Ray is wanted: tests, simulations in virtual time, and programs
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 from .handle import Assignment
 from .model.errors import NotReady
@@ -53,6 +53,14 @@ class LocalShardHandle:
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """As `ShardHandle.release`."""
         await self.shard.release(partitions, epoch)
+
+    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+        """As `ShardHandle.hand_over`."""
+        return await self.shard.hand_over(partitions, epoch)
+
+    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+        """As `ShardHandle.take_over`."""
+        await self.shard.take_over(shown)
 
     async def get(self, query: GetQuery) -> GetAnswer:
         """As `ShardHandle.get`."""

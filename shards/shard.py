@@ -15,7 +15,7 @@ import asyncio
 import os
 import random
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 import psutil
@@ -102,6 +102,7 @@ class Shard:
             partition = assignment.partition.id
             held = self._followed.get(partition)
             if held is not None and held.assignment == assignment and held.running:
+                held.handed_over = False
                 continue
             if held is not None:
                 await self._stop(partition)
@@ -113,6 +114,21 @@ class Shard:
         for partition in partitions:
             if partition in self._followed:
                 await self._stop(partition)
+
+    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+        """As `ShardHandle.hand_over`. Of one that is not synced nobody had any leave."""
+        self._epoch = max(self._epoch, epoch)
+        held = [self._followed[partition] for partition in partitions if partition in self._followed]
+        for one in held:
+            one.handed_over = True
+        return {one.store.partition.id: one.store.overtaken for one in held if one.store.synced}
+
+    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+        """As `ShardHandle.take_over`."""
+        for partition, version in shown.items():
+            held = self._followed.get(partition)
+            if held is not None:
+                held.take_over(version)
 
     async def stop(self) -> None:
         """Stops everything and closes the connection to the API server."""
@@ -189,7 +205,9 @@ class Shard:
     async def changes(self, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
         """As `ShardHandle.changes`."""
         with self._counted("changes"):
-            store = self._synced(query.partition).store
+            held = self._synced(query.partition)
+            await held.know_the_past()
+            store = held.store
             if query.since > store.answerable(query):
                 await self._reached(query.partition, query.since, query.wait_s)
             age_s = store.frontier_age_s
@@ -210,7 +228,10 @@ class Shard:
 
     async def overtake(self, query: OvertakeQuery) -> Version:
         """As `ShardHandle.overtake`."""
-        return self._synced(query.partition).overtake(query.version)
+        held = self._synced(query.partition)
+        if held.handed_over:
+            raise NotServed(query.partition, self._epoch)
+        return held.overtake(query.version)
 
     def _synced(self, partition: PartitionId) -> Followed:
         held = self._followed.get(partition)

@@ -102,6 +102,11 @@ class FrontierWaiters:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
 
+    async def ask(self) -> Version | None:
+        """The version the API server is at now; None if it does not say."""
+        async with self._slots.all, self._attempt:
+            return await self._proof.ask()
+
     def moved(self) -> None:
         """The frontier was proved anew."""
         frontier = self._store.frontier

@@ -18,7 +18,8 @@ only up to its own version, which is not above any of theirs (and one that a wat
   gets the list as it is, and nobody is overtaken for that. The bookmark says the list's version, up to which it is
   complete; the rounds go on from the state of each partition, so what was newer in the list is not told again. Every
   version shown after the bookmark is a round's or the lane's, of which `replay` and `lanes` answer for.
-- A client that does without may come back at any version it was shown. For it partitions are cleared to the newest
+- A client that does without may come back at any version it was shown after the initial objects; one that breaks off
+  among them begins again, because they come in the order of their keys. For it partitions are cleared to the newest
   version told *before* the list is asked for, and an object of the list that is newer still is left to the first
   round, which goes on from that version: there it is ADDED.
 

@@ -64,7 +64,7 @@ def _told(event: Event, *, was: bool, is_now: bool) -> Told | None:
 
 
 class _Changed:
-    """One object in a window: whether it matched where the window begins, and what to tell of it."""
+    """One object in a window: whether it has matched since before the window began, and what to tell of it."""
 
     __slots__ = ("matched", "told")
 
@@ -83,6 +83,8 @@ def newest_changes(events: Iterable[Event], selection: Selection) -> list[Told]:
         if changed is None:
             changed = objects[event.key] = _Changed(matched=was)
         told = _told(event, was=changed.matched if is_now else was, is_now=is_now)
+        # Who was shown that it left has to be shown that it came, and a list may have shown it left already.
+        changed.matched = changed.matched and is_now
         if told is not None:
             changed.told = (position, told)
     return [told for _, told in sorted(found.told for found in objects.values() if found.told is not None)]

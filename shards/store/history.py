@@ -47,6 +47,9 @@ REMEMBERED_STATES: Final = 8
 again.
 """
 
+NEEDED_PART: Final = 4
+"""A window takes up to so many times its bytes while without its oldest event nobody could begin anywhere."""
+
 EVICTED_PART: Final = 32
 """A window that outgrew its bytes gives up one part of so many."""
 
@@ -208,6 +211,8 @@ class History:
         while events and (self.bytes > bytes_left or events[0].at < oldest):
             if self.bytes <= bytes_left and self._needed(events[0], frontier):
                 break
+            if self.bytes <= NEEDED_PART * self._bytes_max and self._shown_last(frontier):
+                break
             self.oldest_version = self._drop_oldest(shown)
         # Events of one version (a list's deletions) go together: half of them taken back is no state that
         # ever was. Corrections belong to the state of their version already.
@@ -234,6 +239,11 @@ class History:
             return True
         late = self._late
         return bool(late) and late[0].event is event and late[0].shown >= frontier
+
+    def _shown_last(self, frontier: Version) -> bool:
+        """Whether without the oldest event the newest version of all would expire: nobody could begin anywhere."""
+        late = self._late
+        return bool(late) and late[0].event is self._events[0] and late[0].shown >= frontier
 
     def _drop_oldest(self, newest_shown: Version) -> Version:
         event = self._events.popleft()

@@ -34,7 +34,7 @@ from ..model.observations import Observation
 from ..model.partitions import Everything, Partition
 from ..model.refs import Key
 from ..model.resources import ResourceType
-from ..model.versions import Version
+from ..model.versions import UNKNOWN, Version
 from ..settings import StoreSettings
 from .audit import digest_of, seed_of
 from .bodies import BodyCodec
@@ -129,7 +129,7 @@ class PartitionStore(HeldObjects):
             self._fresh.pop(key, None)
             return
         held = self._entries.get(key)
-        if held is None or held.version != version or held.uid != observation.uid:
+        if held is None or not self._unchanged(held, observation):
             held = self._entry(observation, held)
         self._fresh[held.key] = held
 
@@ -143,9 +143,7 @@ class PartitionStore(HeldObjects):
         now, seen = self._clock(), self.frontier
         follows = self.synced and version >= seen
         if not follows:
-            self._history.restart(version)
-            self._history.settled_at = now + self._settling_s
-            self._marks.clear()
+            self._begin_past(version, now)
         if not self.synced:
             self._pack_again(fresh)
         changes = difference(self._entries, fresh, version, seen=seen, keep_newer=follows)
@@ -190,6 +188,14 @@ class PartitionStore(HeldObjects):
 
     # -- writing: live ---------------------------------------------------------------------------------------
 
+    def _begin_past(self, version: Version, now: float) -> None:
+        """History begins with the state at `version`; what there was before, if anything, is void."""
+        self._history.restart(version)
+        self._history.settled_at = now + self._settling_s
+        self._marks.clear()
+        if self.synced:
+            self.shown_before = UNKNOWN
+
     def apply(self, observation: Observation) -> None:
         """A live event. One that tells nothing new is ignored, but its version still moves the frontier."""
         if not self.synced:
@@ -197,7 +203,9 @@ class PartitionStore(HeldObjects):
         version, now = observation.version, self._clock()
         key, deleted = observation.key, observation.deleted
         held = self._entries.get(key)
-        if version <= self.frontier or (held is not None and version <= held.version):
+        if (version <= self.frontier and not self._late(key, version)) or (
+            held is not None and version <= held.version
+        ):
             # An object cannot be there and deleted at one version, so this is a server that reports a
             # deletion with the version of the last state (kube-apiserver before 1.17, some aggregated ones),
             # and not a late event.
@@ -239,6 +247,10 @@ class PartitionStore(HeldObjects):
         """Readers of other partitions are about to be shown `version`: what comes later and is not newer is late."""
         self._marks.note(version)
 
+    def take_over(self, shown: Version) -> None:
+        """Versions up to `shown` were shown by another shard's leave."""
+        self.shown_before = max(self.shown_before, shown)
+
     def told(self, version: Version, asked: Moment) -> None:
         """The API server said that it is at `version`, in a consistent list that was asked for at `asked`: nothing
         newer had been shown by then. An older version than the frontier says nothing of marks: whether the past is lost
@@ -272,6 +284,14 @@ class PartitionStore(HeldObjects):
         )
         if self.recorder is not None:
             self.recorder.record(event)
+
+    def _unchanged(self, held: Entry, observation: Observation) -> bool:
+        """Whether a list shows an object as it is held."""
+        return held.version == observation.version and held.uid == observation.uid
+
+    def _late(self, key: Key, version: Version) -> bool:  # noqa: ARG002 - of a server that tells in order
+        """Whether a live event at or below the frontier may be news all the same."""
+        return False
 
     def _prove(self, version: Version, now: float) -> None:
         if version < self.frontier:

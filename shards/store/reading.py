@@ -45,6 +45,9 @@ class HeldObjects:
         """Everything up to this version has been seen."""
         self.frontier_at = float("-inf")
         """When the API server last proved the frontier, by the clock."""
+        self.shown_before = UNKNOWN
+        """Up to this version readers were shown others' news by the leave of a shard that held the partition before:
+        what they missed of it may have been in our first list, so who resumes below has to list again."""
         self._clock = clock
         self._entries: dict[Key, Entry] = {}
         self._keys: SortedList[Key] = SortedList()
@@ -65,7 +68,7 @@ class HeldObjects:
     @property
     def resumable(self) -> Version:
         """The oldest version that a watch of several partitions should be sent to; see `History.resumable`."""
-        return self._history.resumable(self._clock(), self.frontier)
+        return max(self.shown_before, self._history.resumable(self._clock(), self.frontier))
 
     @property
     def overtaken(self) -> Version:
@@ -130,6 +133,8 @@ class HeldObjects:
             TooLargeVersion: `since` has not been reached.
         """
         selection = self._select(query)
+        if not query.exact and query.since < self.shown_before:
+            raise Expired(f"too old resource version: {query.since} ({self.shown_before})")
         if query.since > self.answerable(query):
             raise TooLargeVersion(query.since, self.frontier)
         history, frontier, until = self._history, self.frontier, query.until

@@ -96,6 +96,14 @@ class FrontierProof:
         except (ConnectionFailed, KubeconfigError, Garbage, TimeoutError):
             return "failed"
 
+    async def ask(self) -> Version | None:
+        """The version of the server now, in a consistent list; None if it does not say."""
+        try:
+            async with asyncio.timeout(ATTEMPT_S):
+                return await self._version(self._connection)
+        except (ConnectionFailed, KubeconfigError, Garbage, TimeoutError):
+            return None
+
     async def _version(self, connection: ApiConnection) -> Version | None:
         async with connection.open(list_request(self._partition, limit=1)) as response:
             if response.status != 200:

@@ -9,7 +9,7 @@ checks of the epochs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -29,6 +29,7 @@ from shoal.shards.model.queries import (
     PartitionStatistics,
     ShardStatistics,
 )
+from shoal.shards.model.versions import Version
 
 NOTHING = Epoch(0)
 
@@ -123,10 +124,13 @@ class MemoryHandle:
         """Calls are never answered; what they ask for is not done."""
         self.delay_s = 0.0
         self.calls: list[str] = []
+        self.refuses: set[str] = set()
+        """Calls that fail, by name."""
+        self.taken_over: dict[PartitionId, Version | None] = {}
 
     async def _reached(self, call: str) -> None:
         self.calls.append(call)
-        if self.away:
+        if self.away or call in self.refuses:
             raise NotReady(f"shard {self.shard_id} is away")
         if self.hangs:
             await asyncio.Event().wait()
@@ -140,6 +144,14 @@ class MemoryHandle:
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         await self._reached("release")
         self.shard.release(partitions, epoch)
+
+    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+        await self._reached("hand_over")
+        return {partition: Version(1000) for partition in partitions if partition in self.shard.held}
+
+    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+        await self._reached("take_over")
+        self.taken_over.update(shown)
 
     async def statistics(self) -> ShardStatistics:
         await self._reached("statistics")

@@ -297,6 +297,34 @@ def test_resizing_adds_and_ends_shards():
     run_virtual(main())
 
 
+def test_what_was_shown_is_handed_over_before_a_move_is_published():
+    """The shard that was left went on letting newer versions be shown, which nobody knew of afterwards."""
+
+    async def main():
+        provider = MemoryProvider()
+        async with running(provider=provider, shards=3) as coordinator:
+            before = routed(await coordinator.routes(Epoch(0), 30))
+            await synced(coordinator)
+            for handle in provider.handles.values():
+                assert "hand_over" not in handle.calls
+            moving = {name for name, shard in before.items() if shard == "shard-2"}
+            assert moving
+            coordinator.resize(2)
+            hung = provider.handles[ShardId("shard-1")]
+            hung.refuses.add("take_over")
+            await asyncio.sleep(5)
+            after = routed(coordinator._table)
+            assert {name for name in moving if after[name] != "shard-2"} == set(), "nobody knows yet"
+            hung.refuses.clear()
+            await asyncio.sleep(5)
+            after = routed(coordinator._table)
+            assert all(after[name] != "shard-2" for name in moving)
+            for name in moving:
+                assert provider.handles[after[name]].taken_over[name] == 1000
+
+    run_virtual(main())
+
+
 def test_namespaces_are_carved_out():
     async def main():
         provider = MemoryProvider()

@@ -234,6 +234,29 @@ def test_what_came_in_the_settling_time_is_repeated_until_the_server_has_said_wh
     assert bench.told(31, exact=False) == [("MODIFIED", "b", 40)]
 
 
+def test_what_came_back_is_told_as_added() -> None:
+    """A list of several partitions may be newer than its version, and may have shown the object gone already."""
+    bench = Bench(observed("a", 5))
+    bench.apply("a", 12, deleted=True)
+    bench.apply("a", 13, uid="another")
+    assert bench.told(10, exact=False) == [("ADDED", "a", 13)]
+    assert bench.told(10, exact=True) == [("DELETED", "a", 12), ("ADDED", "a", 13)]
+
+
+def test_who_was_shown_more_by_another_shards_leave_lists_again() -> None:
+    """What it missed of this partition may have been in the list that this history begins with."""
+    bench = Bench(observed("a", 5))
+    bench.store.take_over(Version(20))
+    bench.apply("a", 15)
+    assert bench.store.resumable == 20
+    with pytest.raises(Expired, match="19"):
+        bench.changes(19, exact=False)
+    bench.store.overtake(Version(20))
+    assert bench.told(20, exact=False) == []
+    bench.apply("a", 21)
+    assert bench.told(20, exact=False) == [("MODIFIED", "a", 21)]
+
+
 def test_a_deletion_at_the_version_of_the_last_state_is_told_to_whoever_stands_there() -> None:
     bench = Bench()
     bench.apply("a", 15)

@@ -197,6 +197,22 @@ def test_unsettled_events_that_leave_for_want_of_room_make_all_expire_that_may_h
     assert versions(window, 26) == []
 
 
+def test_late_events_that_keep_the_newest_version_from_expiring_may_take_more_than_their_bytes() -> None:
+    """A burst of them made every version expire, and where nothing else was written, for ever."""
+    size = EVENT_BYTES + 100
+    window = history(size=2 * size)
+    for version in range(11, 17):
+        window.append(Version(version), A, entry(A, version - 1), entry(A, version), 0.0, mark=Version(20))
+    assert versions(window, 20) == [11, 12, 13, 14, 15, 16]
+    for version in range(17, 20):
+        window.append(Version(version), A, entry(A, version - 1), entry(A, version), 0.0, mark=Version(20))
+    assert len(window) <= 8, "not without bound"
+    window.append(Version(21), A, entry(A, 19), entry(A, 21), 0.0, frontier=Version(19), mark=Version(20))
+    window.evict(1.0, Version(21), Version(20))
+    assert len(window) <= 2
+    assert versions(window, 21) == []
+
+
 # -- where a watch may begin ---------------------------------------------------------------------------------
 
 

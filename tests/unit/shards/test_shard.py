@@ -13,7 +13,7 @@ from shoal.cluster.simulator.settings import SimulatorSettings
 from shoal.shards.following import FAILED_RETRY_S
 from shoal.shards.handle import Assignment
 from shoal.shards.local import LocalShardHandle
-from shoal.shards.model.errors import NotReady, NotServed, TooLargeVersion
+from shoal.shards.model.errors import Expired, NotReady, NotServed, TooLargeVersion
 from shoal.shards.model.partitions import Epoch, ExceptNamespaces, OneNamespace, Partition, ShardId
 from shoal.shards.model.queries import ChangesQuery, CountQuery, FeedQuery, GetQuery, OvertakeQuery, PageQuery
 from shoal.shards.model.refs import Key
@@ -331,6 +331,46 @@ def test_once_the_settling_time_is_over_the_server_is_asked_where_it_is():
         changes = ChangesQuery(partition=PARTITION.id, epoch=Epoch(1), since=newest, exact=False)
         (page,) = [page async for page in bench.shard.changes(changes)]
         assert page.changes == []
+
+    on(main)
+
+
+def test_nothing_is_shown_any_more_by_the_leave_of_a_shard_that_has_handed_over():
+    async def main(bench):
+        await bench.follow()
+        shard = bench.shard
+        await shard.overtake(OvertakeQuery(partition=PARTITION.id, epoch=Epoch(1), version=Version(50)))
+        assert await shard.hand_over([PARTITION.id, "v1/unknown"], Epoch(2)) == {PARTITION.id: 50}
+        with pytest.raises(NotServed):
+            await shard.overtake(OvertakeQuery(partition=PARTITION.id, epoch=Epoch(2), version=Version(60)))
+        assert len((await bench.page()).keys) == 0, "it answers until routes say otherwise"
+        await bench.follow()
+        await shard.overtake(OvertakeQuery(partition=PARTITION.id, epoch=Epoch(3), version=Version(60)))
+
+    on(main)
+
+
+def test_what_nobody_can_say_was_shown_the_api_server_is_asked():
+    async def main(bench):
+        await bench.follow()
+        since = bench.partition.frontier
+        for number in range(3):
+            other = bench.app.verbs.served(Resource("", "v1", "namespaces"))
+            bench.app.verbs.create(other, None, {"metadata": {"name": f"n{number}"}})
+        newest = bench.app.storage.revision
+        assert newest > since
+        await bench.shard.take_over({PARTITION.id: None, "v1/unknown": None})
+
+        async def changes(version):
+            query = ChangesQuery(partition=PARTITION.id, epoch=Epoch(1), since=Version(version), exact=False)
+            return [page async for page in bench.shard.changes(query)]
+
+        bench.app.faults.arm(Fault(kind="status-500", verb="list"))
+        with pytest.raises(NotReady, match="not known yet"):
+            await changes(since)
+        with pytest.raises(Expired):
+            await changes(since)
+        assert (await changes(newest))[-1].changes == []
 
     on(main)
 
