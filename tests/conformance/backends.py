@@ -1,8 +1,11 @@
 """What the conformance suite runs against: the embedded API server, Shoal's gateway, a real cluster.
 
 Each is one server to its clients: it is written to and read from at the same address. The gateway passes what is
-written to it on to the API server it follows, and reads from shards what they have heard of it. To add a backend, give
-`BACKENDS` a name and a context manager that yields a `Backend`.
+written to it on to the API server it follows, and reads from shards what they have heard of it.
+
+As a cluster does, a server serves one test after the other: it is shared by a module's tests, each of which has a
+namespace and a connection of its own, and none may ask for more than what is in there to be as it left it. To add a
+backend, give `BACKENDS` a name and a context manager that yields how to connect.
 """
 
 from __future__ import annotations
@@ -12,12 +15,13 @@ import json
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
+from support.hosted import Hosted
 
 from shoal.cluster.gateway.assembly import Upstream, assemble
 from shoal.cluster.gateway.server import serve
@@ -38,8 +42,10 @@ from shoal.shards.shard import Shard
 from shoal.shards.watch.permits import NoPermits
 
 KUBECONFIG = "SHOAL_TEST_KUBECONFIG"
+Connect: TypeAlias = Callable[[], ApiConnection]
+"""Makes a connection to a server, for the running event loop."""
 FOLLOWED = ("namespaces", "configmaps", "pods", "secrets", "deployments.apps", "*.*.example.com")
-"""What the gateway's installation follows: what the suite asks about, so that each test starts quickly."""
+"""What the gateway's installation follows: what the suite asks about, so that it starts quickly."""
 COLLECTIONS = ("/api/v1/namespaces", "/api/v1/configmaps", "/api/v1/pods", "/apis/apps/v1/deployments")
 PATIENCE_S = 20.0
 """Longest wait for anything a server does on its own."""
@@ -157,33 +163,33 @@ class Backend:
         return {"resourceVersion": await self.version(resource), "resourceVersionMatch": "NotOlderThan"}
 
 
-@asynccontextmanager
-async def _simulator() -> AsyncIterator[Backend]:
-    async with ApiServer(settings=SimulatorSettings(seed=1)) as server:
-        connection = HttpConnection(PlainCredentials(server.url))
-        try:
-            client = Client(connection)
-            yield Backend(client, client)
-        finally:
-            await connection.aclose()
+def _plain(url: str) -> Connect:
+    return lambda: HttpConnection(PlainCredentials(url))
 
 
-@asynccontextmanager
-async def _cluster() -> AsyncIterator[Backend]:
+@contextmanager
+def _simulator() -> Iterator[Connect]:
+    with Hosted(lambda: ApiServer(settings=SimulatorSettings(seed=1)), name="API server") as server:
+        yield _plain(server.held.url)
+
+
+@contextmanager
+def _cluster() -> Iterator[Connect]:
     path = os.environ.get(KUBECONFIG)
     if not path:
         pytest.skip(f"{KUBECONFIG} names no cluster")
-    connection = load_kubeconfig(path).connect()
-    try:
-        client = Client(connection)
-        yield Backend(client, client)
-    finally:
-        await connection.aclose()
+    yield load_kubeconfig(path).connect
+
+
+@contextmanager
+def _gateway() -> Iterator[Connect]:
+    with Hosted(_installation, name="gateway") as server:
+        yield _plain(server.held)
 
 
 @asynccontextmanager
-async def _gateway() -> AsyncIterator[Backend]:
-    """Shoal's gateway over two shards in this process, following the embedded API server over HTTP."""
+async def _installation() -> AsyncIterator[str]:
+    """Shoal's gateway over two shards in this process, following the embedded API server over HTTP: its URL."""
     async with ApiServer(settings=SimulatorSettings(seed=1)) as source, AsyncExitStack() as stack:
 
         def connection(url: str) -> HttpConnection:
@@ -234,10 +240,10 @@ async def _gateway() -> AsyncIterator[Backend]:
                     await asyncio.sleep(0.02)
             while (await client.ask("GET", "/readyz")).status != 200:
                 await asyncio.sleep(0.05)
-        yield Backend(client, client)
+        yield server.url
 
 
-BACKENDS: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {
+BACKENDS: dict[str, Callable[[], AbstractContextManager[Connect]]] = {
     "simulator": _simulator,
     "gateway": _gateway,
     "cluster": _cluster,
@@ -245,12 +251,17 @@ BACKENDS: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {
 
 
 @asynccontextmanager
-async def opened(name: str) -> AsyncIterator[Backend]:
-    """A backend with its namespace, which is deleted at the end."""
-    async with BACKENDS[name]() as backend:
-        made = await backend.writer.ask("POST", "/api/v1/namespaces", {"metadata": {"name": backend.space}})
+async def opened(connect: Connect) -> AsyncIterator[Backend]:
+    """A server with a namespace of one's own, which is deleted at the end."""
+    connection = connect()
+    try:
+        client = Client(connection)
+        backend = Backend(client, client)
+        made = await client.ask("POST", "/api/v1/namespaces", {"metadata": {"name": backend.space}})
         assert made.status == 201, made.document
         try:
             yield backend
         finally:
-            await backend.writer.ask("DELETE", f"/api/v1/namespaces/{backend.space}")
+            await client.ask("DELETE", f"/api/v1/namespaces/{backend.space}")
+    finally:
+        await connection.aclose()

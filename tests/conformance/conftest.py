@@ -5,15 +5,24 @@ names one.
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from conformance.backends import BACKENDS, KUBECONFIG, Backend, opened
+from conformance.backends import BACKENDS, KUBECONFIG, Backend, Connect, opened
 
 
-@pytest.fixture(params=[name for name in BACKENDS if name != "cluster" or os.environ.get(KUBECONFIG)])
-async def backend(request: pytest.FixtureRequest) -> AsyncIterator[Backend]:
-    async with opened(request.param) as found:
+@pytest.fixture(
+    scope="module", params=[name for name in BACKENDS if name != "cluster" or os.environ.get(KUBECONFIG)]
+)
+def connect(request: pytest.FixtureRequest) -> Iterator[Connect]:
+    """A server for all tests of a module."""
+    with BACKENDS[request.param]() as found:
+        yield found
+
+
+@pytest.fixture
+async def backend(connect: Connect) -> AsyncIterator[Backend]:
+    async with opened(connect) as found:
         yield found
 
 

@@ -6,6 +6,16 @@ import msgspec
 import pytest
 from support.commands import PATIENCE_S, SHOAL, Command, environment, until
 
+TIMEOUT_S = 300
+"""Of a test that names none: several commands, each of which may take its `PATIENCE_S` on a machine that has much to
+do."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.get_closest_marker("e2e") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(TIMEOUT_S))
+
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):

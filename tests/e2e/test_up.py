@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -53,7 +54,8 @@ def test_an_api_server_that_is_away_is_waited_for_before_and_after(folder):
     with Command(*api_server, folder=folder) as first:
         first.says(r"\n")
         first.ends(signal.SIGTERM)
-    with Command("up", "--kubeconfig", kubeconfig, "--listen", "127.0.0.1:0", folder=folder) as up:
+    arguments = ("up", "--kubeconfig", kubeconfig, "--listen", "127.0.0.1:0", "--shards", 1)
+    with Command(*arguments, folder=folder) as up:
         up.says(
             rf"waiting: what the API server serves cannot be learnt: cannot connect to http://127.0.0.1:{port}/"
         )
@@ -73,7 +75,8 @@ def test_a_signal_to_the_whole_process_group_ends_it_without_waiting_for_what_is
     api_server = ("apiserver", "--kubeconfig", folder / "group", "--pods", 10)
     with Command(*api_server, folder=folder) as source:
         source.says(r"\n")
-        with Command("up", "--kubeconfig", folder / "group", "--listen", "127.0.0.1:0", folder=folder) as up:
+        arguments = ("up", "--kubeconfig", folder / "group", "--listen", "127.0.0.1:0", "--shards", 1)
+        with Command(*arguments, folder=folder) as up:
             up.says(r"synced [\d,]+ objects in \d+ partitions")
             assert up.ends(signal.SIGTERM, whole_group=True) == 0
             assert "GCS" not in up.stderr
@@ -152,10 +155,17 @@ def test_a_certificate_that_does_not_verify_is_waited_for_and_named(folder):
             assert up.ends(signal.SIGTERM) == 0
 
 
-def test_on_a_ray_cluster_that_was_there_before(shoal, source, folder):
+@pytest.fixture
+def short_folder():
+    """Of few characters: Ray's sockets are in it, and the path of a socket has 107 at most."""
+    with tempfile.TemporaryDirectory(prefix="shoal-") as made:
+        yield made
+
+
+def test_on_a_ray_cluster_that_was_there_before(shoal, source, folder, short_folder):
     port = free_port()
     head = ("start", "--head", "--block", "--port", port, "--num-cpus", 4, "--include-dashboard=false")
-    env = environment(folder, RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", RAY_TMPDIR=str(folder))
+    env = environment(folder, RAY_USAGE_STATS_ENABLED="0", RAY_AUTH_MODE="disabled", RAY_TMPDIR=short_folder)
     with Command(*head, "--object-store-memory", 100 << 20, folder=folder, env=env, program=(RAY,)) as ray:
         ray.says("Ray runtime started")
         there = ("--ray-address", f"127.0.0.1:{port}")

@@ -11,6 +11,8 @@ INSTALLATION_RATIO = 5
 """A whole installation follows some 60 resources and takes longer: one of its seeds runs for so many of the others."""
 WATCHERS_RATIO = 2
 """The same for an installation of few resources and its watchers."""
+INFORMERS_RATIO = 2
+"""The same for informers and their handlers."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,5 +28,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "installation_seed" in metafunc.fixturenames:
         seeds = range(first, first + max(1, count // INSTALLATION_RATIO))
         metafunc.parametrize("installation_seed", seeds)
+    if "informer_seed" in metafunc.fixturenames:
+        metafunc.parametrize("informer_seed", range(first, first + max(1, count // INFORMERS_RATIO)))
     if "watcher_seed" in metafunc.fixturenames:
         metafunc.parametrize("watcher_seed", range(first, first + max(1, count // WATCHERS_RATIO)))

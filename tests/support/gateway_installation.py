@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
+
+from support.hosted import Hosted
 
 from shoal.cluster.gateway.assembly import Upstream, assemble
 from shoal.cluster.gateway.server import serve
@@ -32,6 +33,13 @@ from shoal.shards.shard import Shard
 from shoal.shards.watch.permits import NoPermits
 
 FOLLOWED = ("namespaces", "configmaps", "pods", "deployments.apps", "nodes")
+COLLECTIONS = (
+    "/api/v1/namespaces",
+    "/api/v1/configmaps",
+    "/api/v1/pods",
+    "/apis/apps/v1/deployments",
+    "/api/v1/nodes",
+)
 PATIENCE_S = 20.0
 """A bound for failing; everything waited for is over as soon as it happens."""
 
@@ -46,7 +54,9 @@ class Installation:
 
 
 @asynccontextmanager
-async def running(**settings: Any) -> AsyncIterator[Installation]:
+async def running(
+    *, indexed_fields: Mapping[str, tuple[str, ...]] | None = None, **settings: Any
+) -> AsyncIterator[Installation]:
     """An installation that is ready; `settings` are the gateway's."""
     async with ApiServer(settings=SimulatorSettings(seed=1)) as source, AsyncExitStack() as stack:
 
@@ -70,7 +80,9 @@ async def running(**settings: Any) -> AsyncIterator[Installation]:
         coordinator = Coordinator(
             connection=connection(),
             provider=provider,
-            settings=CoordinatorSettings(follow=FollowSettings(include=FOLLOWED)),
+            settings=CoordinatorSettings(
+                follow=FollowSettings(include=FOLLOWED, indexed_fields=dict(indexed_fields or {}))
+            ),
             shard_count=2,
         )
         await coordinator.start()
@@ -91,67 +103,28 @@ async def running(**settings: Any) -> AsyncIterator[Installation]:
         stack.push_async_callback(server.stop)
         probe = connection(server.url)
         async with asyncio.timeout(PATIENCE_S):
-            while not await _ready(probe):
+            # A report on all shards is used again for a second, so readiness is asked when everything is there.
+            for path in COLLECTIONS:
+                while not await _answers(probe, path):
+                    await asyncio.sleep(0.02)
+            while not await _answers(probe, "/readyz"):
                 await asyncio.sleep(0.05)
         yield Installation(source, server.url, server.port)
 
 
-async def _ready(connection: HttpConnection) -> bool:
-    async with connection.open(ApiRequest("GET", "/readyz")) as response:
+async def _answers(connection: HttpConnection, path: str) -> bool:
+    async with connection.open(ApiRequest("GET", path)) as response:
         await response.read()
         return response.status == 200
 
 
-class Thread:
-    """An installation on a loop of its own, in a thread: a context manager."""
+class Thread(Hosted[Installation]):
+    """An installation on a loop of its own, in a thread: a context manager, for clients that block."""
 
     def __init__(self, **settings: Any) -> None:
-        self._settings = settings
-        self._started = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._end: asyncio.Event | None = None
-        self._problem: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="installation")
-        self.installation: Installation | None = None
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._started.wait(2 * PATIENCE_S)
-        if self._problem is not None:
-            raise self._problem
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._loop is not None
-        assert self._end is not None
-        self._loop.call_soon_threadsafe(self._end.set)
-        self._thread.join(2 * PATIENCE_S)
-        assert not self._thread.is_alive(), "the installation does not end"
-        if self._problem is not None:
-            raise self._problem
+        super().__init__(lambda: running(**settings), name="installation")
 
     @property
     def url(self) -> str:
         """Of the gateway."""
-        assert self.installation is not None
-        return self.installation.url
-
-    @property
-    def port(self) -> int:
-        """Of the gateway, on loopback."""
-        assert self.installation is not None
-        return self.installation.port
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._main())
-        except BaseException as problem:  # noqa: BLE001 - raised again where the test sees it
-            self._problem = problem
-        finally:
-            self._started.set()
-
-    async def _main(self) -> None:
-        self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
-        async with running(**self._settings) as self.installation:
-            self._started.set()
-            await self._end.wait()
+        return self.held.url

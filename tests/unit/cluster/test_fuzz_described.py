@@ -60,7 +60,7 @@ def gateway():
     # A short wait: a version to come is one of the things that are asked for.
     with Thread() as thread:
         name = {"name": "shop", "labels": {"app": "web"}}
-        root = f"{thread.installation.source.url}/api/v1"
+        root = f"{thread.held.source.url}/api/v1"
         requests.post(f"{root}/namespaces", json={"metadata": name}, timeout=PATIENCE_S).raise_for_status()
         made = {"metadata": {"name": "web"}, "spec": {"selector": {"matchLabels": {"app": "web"}}}}
         path = f"{root.replace('/api/v1', '/apis/apps/v1')}/namespaces/shop/deployments"
@@ -165,7 +165,7 @@ NOT_FOLLOWED = {"/apis/{group}/{version}/{resource}/{name}"}
 
 
 def test_what_the_document_describes_is_there_and_fits(gateway) -> None:
-    newest = requests.get(f"{gateway.installation.source.url}/api/v1/namespaces", timeout=PATIENCE_S).json()
+    newest = requests.get(f"{gateway.held.source.url}/api/v1/namespaces", timeout=PATIENCE_S).json()
     version = newest["metadata"]["resourceVersion"]
     for path in description.describe()["paths"]:
         if path in NOT_FOLLOWED:

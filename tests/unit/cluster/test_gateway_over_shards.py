@@ -30,6 +30,9 @@ from shoal.shards.settings import ShardSettings
 from shoal.shards.shard import Shard
 from shoal.shards.watch.permits import NoPermits
 
+pytestmark = pytest.mark.looptime
+"""Nobody tells the partitions of newer versions, so a list over several of them waits its whole time for that."""
+
 
 class SilentConnection:
     """An API server that never answers: nothing but the test writes to the stores."""

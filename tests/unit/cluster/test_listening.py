@@ -1,10 +1,12 @@
 """The HTTP server around an ASGI application: what it logs, and clients that read nothing."""
 
 import asyncio
+import itertools
 import logging
 import socket
 
 import pytest
+import uvicorn
 
 from shoal.cluster.listening import CONNECTION, HttpServer, bind
 
@@ -41,6 +43,52 @@ async def deaf(server):
     await loop.sock_connect(client, (server.host, server.port))
     await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     return client
+
+
+async def test_the_body_of_an_answer_does_not_wait_until_its_head_is_acknowledged(served):
+    """With Nagle's algorithm every answer but the first on a kept connection took 40 ms."""
+    server = await served(ok)
+    reader, writer = await asyncio.open_connection(server.host, server.port)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    (connection,) = server._server.server_state.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    writer.close()
+    await server.stop()
+
+
+async def test_an_idle_server_sleeps_and_ends_once_it_is_stopped(served, monkeypatch):
+    ticks = []
+    on_tick = uvicorn.Server.on_tick
+
+    async def counted(self, counter):
+        ticks.append(counter)
+        return await on_tick(self, counter)
+
+    monkeypatch.setattr("uvicorn.Server.on_tick", counted)
+    monkeypatch.setattr("shoal.cluster.listening.DATE_S", 1e6)
+    server = await served(ok)
+    async with asyncio.timeout(10):
+        await server.stop()
+    assert len(ticks) == 2, "one as it begins, one as it ends"
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection(server.host, server.port)
+
+
+async def test_the_date_of_answers_goes_on(served, monkeypatch):
+    monkeypatch.setattr("shoal.cluster.listening.DATE_S", 0.001)
+    now = itertools.count(1_700_000_000)
+    monkeypatch.setattr("uvicorn.server.time.time", lambda: float(next(now)))
+    server = await served(ok)
+    dates = set()
+    async with asyncio.timeout(10):
+        while len(dates) < 3:
+            dates.update(
+                value for name, value in server._server.server_state.default_headers if name == b"date"
+            )
+            await asyncio.sleep(0)
+    await server.stop()
 
 
 async def test_what_clients_send_is_not_logged(served, caplog, capfd):
