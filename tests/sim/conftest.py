@@ -6,7 +6,7 @@ seeds run.
 
 import pytest
 
-SEEDS = 40
+SEEDS = 32
 INSTALLATION_RATIO = 5
 """A whole installation follows some 60 resources and takes longer: one of its seeds runs for so many of the others."""
 WATCHERS_RATIO = 2

@@ -35,11 +35,11 @@ def test_watchers_of_the_embedded_api_server_rebuild_what_it_has(number):
 
 
 def test_the_trouble_happens():
-    runs = [GatewaySimulation(number).run() for number in range(6)]
+    runs = [GatewaySimulation(number).run() for number in range(5)]
     counts = sum((run.counts for run in runs), start=type(runs[0].counts)())
     assert sum(run.deaths for run in runs) > 3
     assert sum(run.gateway_restarts for run in runs) > 1
-    assert sum(run.restarts for run in runs) > 1
+    assert sum(run.restarts for run in runs) > 0
     assert sum(run.cuts for run in runs) > 5
     assert {
         "lists",
