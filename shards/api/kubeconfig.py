@@ -28,7 +28,7 @@ import yaml
 
 from ..model.errors import KubeconfigError
 from ..settings import ApiSettings
-from .client import Endpoint, HttpConnection
+from .client import Credentials, Endpoint, HttpConnection
 from .plugin import PluginCredentials, run_plugin
 from .requests import Pairs
 
@@ -56,9 +56,13 @@ class Access(msgspec.Struct, frozen=True):
         """The same server without our credentials: what others' requests are passed on over."""
         return msgspec.structs.replace(self, nobody=True)
 
+    def credentials(self) -> Credentials:
+        """What proves who we are, read again as it is rotated; nothing is read before it is asked."""
+        return _ReloadedCredentials(self)
+
     def connect(self, settings: ApiSettings | None = None) -> HttpConnection:
         """A connection; nothing is sent and no credentials are read before its first request."""
-        return HttpConnection(_ReloadedCredentials(self), settings)
+        return HttpConnection(self.credentials(), settings)
 
     def __str__(self) -> str:
         where = f"context {self.context} of {self.paths}" if self.paths else "the service account of this pod"

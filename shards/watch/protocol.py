@@ -278,6 +278,10 @@ class Machine:
                 return self._pause("list", now, refusal.message, *effects)
             case "unauthorized" | "forbidden":
                 return self._refuse("list", refusal, *effects)
+            case "unsupported":
+                self._refused = True  # by a field that it does not select by, say; asked as after a failure
+                why = f"{refusal.status}: {refusal.message}"
+                return self._pause("list", now, why, *effects, refusal=refusal)
             case _:
                 return self._pause("list", now, refusal.message, *effects, refusal=refusal)
 

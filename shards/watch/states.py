@@ -91,4 +91,4 @@ State: TypeAlias = (
 )
 Condition = Literal["pending", "synced", "refused", "gone"]
 """What a partition's status says: no complete list yet; one is held; held or not, the API server refuses us
-(401, 403); the resource has vanished."""
+(401, 403, or any other 4xx to a list); the resource has vanished."""
