@@ -7,11 +7,12 @@ import msgspec
 from ... import __version__
 from ...shards.model.errors import NotReady
 from ..query.routing import Routing
+from ..serving.checks import Check, render_checks
 from . import description
 from .delegation import Delegation
 from .http import JSON, Answer, Request, text_answer
 from .metrics import GatewayMetrics
-from .readiness import Check, readiness, render_checks
+from .readiness import readiness
 from .self_reviews import SELF_REVIEWS
 from .status import InstallationStatus, Reports
 

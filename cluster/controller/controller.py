@@ -1,0 +1,377 @@
+"""`Controller`: sources, a work queue, workers and a reconcile function, from the first list to the last item.
+
+A run goes through these stages; `stop`, a cancellation or a lost leadership lead to the last from any of them::
+
+    elected (if there is a `leader`) -> handlers added -> sources synced -> workers run -> wound down
+
+Only keys go through the queue: a reconcile looks at the world as it is then, so that events which were missed, came
+twice or out of order make no difference, and neither does a restart. One key is reconciled by one worker at a time.
+
+Winding down: handlers are removed, workers finish what is in the queue for `stop_grace_s`, then they are cancelled. A
+controller that has lost its leadership has no such grace. What was not finished is found again by whoever runs next,
+because everything there is comes as initial objects.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from ...shards.model.refs import Key
+from ..workqueue.queue import ShutDown, WorkQueue
+from .errors import NotSynced
+from .leader import LeaderElector
+from .parking import Parked
+from .ports import InformerLike, Reconcile, Registration, Tracing
+from .reconciling import Reconciler, is_async
+from .sources import Causes, Feeder, Source
+from .statistics import ControllerStatistics
+from .tracing import find_tracing
+
+log = logging.getLogger("shoal.cluster.controller")
+
+RETRIES_MAX = 15
+"""As in Kubernetes' own controllers (deployments): with the default limiter, a bit over two and a half minutes."""
+SYNC_TIMEOUT_S = 120.0
+"""controller-runtime's ``CacheSyncTimeout``."""
+CANCEL_S = 5.0
+"""How long a reconcile that was cancelled, or a handler that is removed, may take to end."""
+
+
+class Controller:
+    """Calls `reconcile` for objects of `sources` that were added, changed or deleted.
+
+    `reconcile(key)` is async, or a plain function, which then runs in a thread. `queue` replaces the controller's
+    own, which is new in each run and called like the controller; `fair_by` is for the controller's own. `workers`
+    is how many keys are reconciled at once. `retries_max`, `timeout_s`, `hung_after_s` and parking are explained in
+    `reconciling`; None for the first two means without limit. `leader`: run only while elected. `sync_timeout_s`
+    None waits for sources for ever. `tracing` follows events to reconciles; by default OpenTelemetry does, if a tracer
+    provider is set up when the controller begins to run (`tracing`).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        reconcile: Reconcile,
+        *,
+        sources: Sequence[Source | InformerLike],
+        workers: int = 2,
+        queue: WorkQueue[Key] | None = None,
+        fair_by: Callable[[Key], Hashable] | None = None,
+        retries_max: int | None = RETRIES_MAX,
+        timeout_s: float | None = None,
+        hung_after_s: float = 60.0,
+        stop_grace_s: float = 30.0,
+        sync_timeout_s: float | None = SYNC_TIMEOUT_S,
+        parked_max: int = 1000,
+        on_parked: Callable[[Parked], object] | None = None,
+        leader: LeaderElector | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
+        """Raises ValueError where an argument cannot be used; the message says which."""
+        self.name = name
+        self._sources = [one if isinstance(one, Source) else Source(one) for one in sources]
+        _check(
+            name,
+            (bool(name), "it needs a name"),
+            (bool(self._sources), "it needs at least one source"),
+            (workers >= 1, f"workers is {workers}: expected at least 1"),
+            (
+                retries_max is None or retries_max >= 0,
+                f"retries_max is {retries_max}: expected 0 or more, or None",
+            ),
+            (timeout_s is None or timeout_s > 0, f"timeout_s is {timeout_s}: expected more than 0, or None"),
+            (
+                timeout_s is None or is_async(reconcile),
+                "timeout_s needs an async reconcile, because a thread cannot be cancelled (see hung_after_s)",
+            ),
+            (hung_after_s > 0, f"hung_after_s is {hung_after_s}: expected more than 0"),
+            (stop_grace_s >= 0, f"stop_grace_s is {stop_grace_s}: expected 0 or more"),
+            (parked_max >= 1, f"parked_max is {parked_max}: expected at least 1"),
+            (queue is None or fair_by is None, "give fair_by to the queue that it is to use"),
+        )
+        self._given = queue
+        self._fair_by = fair_by
+        self._queue: WorkQueue[Key] | None = queue
+        self._workers = workers
+        self._stop_grace_s = stop_grace_s
+        self._sync_timeout_s = sync_timeout_s
+        self._leader = leader
+        self._tracing = tracing
+        self._reconciler = Reconciler(
+            name,
+            reconcile,
+            workers=workers,
+            retries_max=retries_max,
+            timeout_s=timeout_s,
+            hung_after_s=hung_after_s,
+            parked_max=parked_max,
+            on_parked=on_parked,
+        )
+        self._stop: asyncio.Event | None = None
+        self._begun = self._synced = False
+
+    # -- what can be seen ------------------------------------------------------------------------------------
+
+    @property
+    def queue(self) -> WorkQueue[Key] | None:
+        """The queue of this run, or of the last; None before the first."""
+        return self._queue
+
+    @property
+    def parked(self) -> Mapping[Key, Parked]:
+        """Items that were given up and have not changed since, oldest first."""
+        return self._reconciler.parked
+
+    @property
+    def hung(self) -> Sequence[Key]:
+        """Keys whose reconcile has been under way for too long."""
+        return self._reconciler.hung
+
+    def hung_s(self) -> Mapping[Key, float]:
+        """The same, and for how many seconds each has been."""
+        began, now = self._reconciler.began, asyncio.get_running_loop().time()
+        return {key: now - began[key] for key in self._reconciler.hung}
+
+    @property
+    def leader(self) -> LeaderElector | None:
+        """What it has to be elected by before it works; None: nothing."""
+        return self._leader
+
+    @property
+    def running(self) -> bool:
+        """Between the beginning of `run` and its end, also while it waits to be elected."""
+        return self._stop is not None
+
+    @property
+    def synced(self) -> bool:
+        """Its sources had everything, and workers run."""
+        return self._synced
+
+    def statistics(self) -> ControllerStatistics:
+        """The controller at this moment."""
+        tally = self._reconciler.tally
+        return ControllerStatistics(
+            outcomes=dict(tally.outcomes),
+            reconcile_s=tally.seconds.distribution(),
+            workers=self._workers,
+            active=len(self._reconciler.began),
+            hung=len(self._reconciler.hung),
+            hung_total=tally.hung_total,
+            parked=len(self._reconciler.parked),
+            parked_total=tally.parked_total,
+            synced=self._synced,
+        )
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Runs until `stop`, or until it is cancelled, and winds down. May be called again afterwards.
+
+        Raises:
+            NotSynced: sources did not have everything within `sync_timeout_s`.
+            LeadershipLost: another leads, or may; everything under way was cancelled.
+            RuntimeError: it runs already, or the queue it was given is shut down.
+        """
+        if self._stop is not None:
+            raise RuntimeError(f"controller {self.name} runs already")
+        if self._given is not None and self._given.shutting_down:
+            raise RuntimeError(f"controller {self.name}: its queue is shut down; a run needs a new one")
+        self._stop = asyncio.Event()
+        self._begun = False
+        running = asyncio.create_task(
+            self._work() if self._leader is None else self._leader.run(self._work), name=f"run {self.name}"
+        )
+        stopping = asyncio.create_task(self._stop.wait(), name=f"stop {self.name}")
+        try:
+            await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not running.done() and not self._begun:
+                # It is not elected yet, so there is nothing to wind down.
+                running.cancel()
+            await asyncio.wait({running})
+            if not running.cancelled():
+                running.result()
+        finally:
+            stopping.cancel()
+            await self._ended(running)
+            self._stop = None
+
+    async def _ended(self, running: asyncio.Task[None]) -> None:
+        """Cancels what runs, and waits for its end; being cancelled again makes it shorter."""
+        if running.done():
+            return
+        while not running.done():
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({running})
+        if not running.cancelled() and (error := running.exception()) is not None:
+            log.error("controller failed at its end", extra={"controller": self.name}, exc_info=error)
+
+    def stop(self) -> None:
+        """Winds down; `run` returns then."""
+        if self._stop is not None:
+            self._stop.set()
+
+    def enqueue(self, key: Key, *, priority: int = 0) -> None:
+        """Has an object reconciled for a reason that no source knows of.
+
+        Raises:
+            RuntimeError: the controller does not run; everything is reconciled when it begins to.
+        """
+        if self._queue is None or self._queue.shutting_down:
+            raise RuntimeError(f"controller {self.name} does not run: {key} cannot be enqueued")
+        self._queue.add(key, priority=priority)
+
+    async def _work(self) -> None:
+        assert self._stop is not None
+        self._begun = True
+        queue = self._given if self._given is not None else WorkQueue[Key](self.name, fair_by=self._fair_by)
+        self._queue = queue
+        tracing = self._tracing if self._tracing is not None else find_tracing()
+        self._reconciler.begin(tracing)
+        causes = Causes(self.name, tracing)
+        registrations: list[Registration] = []
+        workers: list[asyncio.Task[None]] = []
+        stopping = asyncio.create_task(self._stop.wait(), name=f"stop {self.name}")
+        try:
+            for source in self._sources:
+                feeder = Feeder(source, queue, causes)
+                registrations.append(
+                    source.informer.add_handler(
+                        feeder, name=self.name, queue_max=source.queue_max, resync_s=source.resync_s
+                    )
+                )
+            if await self._sync(registrations, stopping):
+                for number in range(self._workers):
+                    name = f"{self.name} worker {number}"
+                    workers.append(asyncio.create_task(self._worker(queue, causes), name=name))
+                self._synced = True
+                log.info("controller runs", extra={"controller": self.name, "workers": self._workers})
+                await _until_one_ends(stopping, workers)
+        finally:
+            self._synced = False
+            stopping.cancel()
+            await self._wind_down(queue, registrations, workers)
+
+    async def _sync(self, registrations: Sequence[Registration], stopping: asyncio.Task[Any]) -> bool:
+        """Waits until every source has everything and has handed it over; False if told to stop before."""
+        waits = {
+            asyncio.create_task(_synced(source, registration)): source.informer.name
+            for source, registration in zip(self._sources, registrations, strict=True)
+        }
+        pending: set[asyncio.Task[Any]] = set(waits)
+        loop = asyncio.get_running_loop()
+        end = None if self._sync_timeout_s is None else loop.time() + self._sync_timeout_s
+        try:
+            while pending and not stopping.done():
+                left_s = None if end is None else end - loop.time()
+                done, _ = await asyncio.wait(
+                    {*pending, stopping}, timeout=left_s, return_when=asyncio.FIRST_COMPLETED
+                )
+                for one in done - {stopping}:
+                    one.result()
+                pending -= done
+                if not done:
+                    names = ", ".join(sorted(waits[one] for one in pending))
+                    raise NotSynced(
+                        f"controller {self.name}: {names} did not have everything within {self._sync_timeout_s:g} s"
+                    )
+        finally:
+            for one in waits:
+                one.cancel()
+            if pending:
+                await asyncio.wait(pending, timeout=CANCEL_S)
+        return not stopping.done()
+
+    async def _worker(self, queue: WorkQueue[Key], causes: Causes) -> None:
+        while True:
+            try:
+                key, priority, queue_s = await queue.take()
+            except ShutDown:
+                return
+            try:
+                await self._reconciler.once(queue, key, priority, causes.take(key), queue_s)
+            finally:
+                queue.done(key)
+            # A reconcile that never waits must not keep everybody else from running.
+            await asyncio.sleep(0)
+
+    # -- winding down ----------------------------------------------------------------------------------------
+
+    async def _wind_down(
+        self,
+        queue: WorkQueue[Key],
+        registrations: Sequence[Registration],
+        workers: Sequence[asyncio.Task[None]],
+    ) -> None:
+        may_finish = self._leader is None or self._leader.is_leader
+        try:
+            await _removed(self.name, registrations)
+            if workers and not await queue.drain(self._stop_grace_s if may_finish else 0.0):
+                log.warning(
+                    "work is left undone",
+                    extra={
+                        "controller": self.name,
+                        "waiting": len(queue),
+                        "keys": list(self._reconciler.began),
+                    },
+                )
+        finally:
+            queue.shut_down()
+            if workers:
+                # Those that have nothing to do end by themselves.
+                await asyncio.sleep(0)
+                for worker in workers:
+                    worker.cancel()
+                await asyncio.wait(workers, timeout=CANCEL_S)
+            self._reconciler.close()
+            self._tell_of_stragglers(workers)
+
+    def _tell_of_stragglers(self, workers: Sequence[asyncio.Task[None]]) -> None:
+        left = [worker for worker in workers if not worker.done()]
+        if not left and not self._reconciler.in_threads:
+            return
+        log.error(
+            "reconciles go on after the controller's end",
+            extra={"controller": self.name, "tasks": len(left), "threads": self._reconciler.in_threads},
+        )
+        if self._leader is not None:
+            self._leader.withhold_release()
+
+
+async def _synced(source: Source, registration: Registration) -> None:
+    await source.informer.synced()
+    await registration.synced()
+
+
+async def _removed(name: str, registrations: Sequence[Registration]) -> None:
+    """Takes handlers out. One that does not let itself be removed in time only feeds a queue that ignores it."""
+    for registration in registrations:
+        try:
+            async with asyncio.timeout(CANCEL_S):
+                await registration.remove()
+        except Exception:
+            log.exception("a handler was not removed", extra={"controller": name})
+
+
+async def _until_one_ends(stopping: asyncio.Task[Any], workers: Sequence[asyncio.Task[None]]) -> None:
+    """Waits until told to stop, or until all workers have ended because the queue was shut down.
+
+    Whatever a worker raises, which none does but for a bug, is raised.
+    """
+    pending: set[asyncio.Task[Any]] = set(workers)
+    while pending and not stopping.done():
+        done, _ = await asyncio.wait({*pending, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        for worker in done - {stopping}:
+            worker.result()
+        pending -= done
+
+
+def _check(name: str, *expected: tuple[bool, str]) -> None:
+    """Raises ValueError with the first text whose condition does not hold."""
+    for condition, text in expected:
+        if not condition:
+            raise ValueError(f"controller {name or '(unnamed)'}: {text}")

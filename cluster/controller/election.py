@@ -1,0 +1,106 @@
+"""Whether a candidate may lead: what it saw of the record, and when *it* saw it. Pure.
+
+The rules are client-go's (``tools/leaderelection``). A lease is valid for as long as it says after this candidate
+saw it change, by this candidate's own clock: times in the record are other machines' and are not believed, so any
+difference between clocks is tolerated, as long as they run at about the same speed. The safety of it: a leader
+gives up `renew_deadline_s` after it began to renew in vain, others wait `lease_duration_s` after they last saw it
+renew, and the second is longer.
+
+One thing is stricter than in client-go: a leader that *sees* somebody else's name in the record has lost then and
+there, and does not go on until its deadline.
+
+Nobody is fenced: a leader whose process stood still for longer than its lease finds out when it runs again, and
+what it had under way may reach the API server late. Reconciling is to be safe against that, by resource versions.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from .lease import LeaseRecord
+
+JITTER = 1.2
+"""A candidate waits between one retry period and (1 + this) times as long."""
+
+
+class ElectionTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """The periods of an election; the defaults are those of Kubernetes' own components."""
+
+    lease_duration_s: int = 15
+    """Seconds without a change after which others take over. Whole ones, because the record has no others."""
+    renew_deadline_s: float = 10.0
+    """Seconds for which a leader tries to renew before it gives up."""
+    retry_period_s: float = 2.0
+    """Seconds between two tries."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where two periods contradict each other, as client-go's validation does."""
+        if self.lease_duration_s % 1:
+            raise ValueError(f"lease_duration_s is {self.lease_duration_s}: expected whole seconds")
+        if self.lease_duration_s < 1:
+            raise ValueError(f"lease_duration_s is {self.lease_duration_s}: expected at least 1")
+        if self.retry_period_s <= 0:
+            raise ValueError(f"retry_period_s is {self.retry_period_s:g}: expected more than 0")
+        if self.lease_duration_s <= self.renew_deadline_s:
+            raise ValueError(
+                f"lease_duration_s is {self.lease_duration_s}: expected more than renew_deadline_s, "
+                f"{self.renew_deadline_s:g}, or two could lead at once"
+            )
+        if self.renew_deadline_s <= JITTER * self.retry_period_s:
+            raise ValueError(
+                f"renew_deadline_s is {self.renew_deadline_s:g}: expected more than {JITTER} times "
+                f"retry_period_s, {self.retry_period_s:g}, or one try that fails would end a leadership"
+            )
+
+
+class Election:
+    """What one candidate knows. `now` is its own clock in seconds, `moment` the wall clock as the record has it."""
+
+    def __init__(self, identity: str, times: ElectionTimes) -> None:
+        if not identity:
+            raise ValueError("a candidate needs an identity that no other candidate has")
+        self.identity = identity
+        self.times = times
+        self.seen = LeaseRecord()
+        """The record as it was last seen, or as it was last written."""
+        self.seen_at = float("-inf")
+        """When it was first seen like that."""
+
+    @property
+    def holds(self) -> bool:
+        """The record names this candidate."""
+        return self.seen.holder == self.identity
+
+    def valid(self, now: float) -> bool:
+        """The record's time is not over."""
+        return self.seen_at + self.seen.duration_s > now
+
+    def taken(self, now: float) -> bool:
+        """Somebody else leads, and has to be left alone."""
+        return bool(self.seen.holder) and not self.holds and self.valid(now)
+
+    def observe(self, record: LeaseRecord, now: float) -> None:
+        """The record was read. Its time begins anew only if it has changed."""
+        if record != self.seen:
+            self.wrote(record, now)
+
+    def wrote(self, record: LeaseRecord, now: float) -> None:
+        """The record was written."""
+        self.seen, self.seen_at = record, now
+
+    def bid(self, moment: str) -> LeaseRecord:
+        """The record that makes this candidate leader, or keeps it one, over the one that was seen last."""
+        duration_s = int(self.times.lease_duration_s)
+        if self.holds:
+            return LeaseRecord(
+                self.identity, duration_s, self.seen.acquire_time, moment, self.seen.transitions
+            )
+        return LeaseRecord(self.identity, duration_s, moment, moment, self.seen.transitions + 1)
+
+    def first_bid(self, moment: str) -> LeaseRecord:
+        """The record of a Lease that does not exist yet."""
+        return LeaseRecord(self.identity, int(self.times.lease_duration_s), moment, moment, 0)
+
+    def release(self, moment: str) -> LeaseRecord:
+        """The record that lets anybody lead at once."""
+        return LeaseRecord("", 1, moment, moment, self.seen.transitions)
