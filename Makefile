@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 ARGS ?=
 SEEDS ?= 1000
 SECONDS ?= 300
-SOURCES := __init__.py __main__.py shards coordinator cluster tests
+WORKERS ?= 2
+SOURCES := __init__.py __main__.py shards coordinator cluster examples tests
 
-.PHONY: demo test check bench format lint types layers sim soak clients clean help
+.PHONY: demo demo-monitor test check bench format lint types layers sim soak clients clean help
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,15 +24,35 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: $(VENV)/installed    ## an embedded cluster followed by shards on Ray: make demo ARGS="--pods 2000 --shards 3"
 	$(BIN)/shoal demo $(ARGS)
 
-test: $(VENV)/installed    ## all tests but the long simulation
+demo-monitor: $(VENV)/installed    ## an API gateway is monitored: an outage, a relaxed policy, a rollback
+	$(BIN)/python -m examples.gateway_monitor demo $(ARGS)
+
+# Two runs, the second also when something in the first failed: tests without Ray, each wherever a worker is idle; then those
+# that start real processes, file by file, because a file's tests share an installation. Where ARGS names files, it is these
+# alone that run, in one process. Status 5: no test was selected, which is no failure if the other run had some.
+REAL := tests/ray tests/e2e
+PURE := tests $(addprefix --ignore=,$(REAL))
+SPREAD := --numprocesses $(WORKERS) --dist worksteal
+NAMED := $(strip $(foreach word,$(ARGS),$(wildcard $(firstword $(subst ::, ,$(word))))))
+
+test: $(VENV)/installed    ## all tests but the long simulation: make test ARGS="-k watch", make test ARGS=tests/unit
+ifeq ($(NAMED),)
+	@$(BIN)/pytest $(SPREAD) $(PURE) $(ARGS); pure=$$?; \
+	case $$pure in 0|1|5) ;; *) exit $$pure;; esac; \
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(REAL) $(ARGS); real=$$?; \
+	test $$real -ne 5 || exit $$pure; \
+	test $$pure -ne 5 || exit $$real; \
+	exit $$((real > pure ? real : pure))
+else
 	$(BIN)/pytest $(ARGS)
+endif
 
 check: $(VENV)/installed   ## format, lint, types, layers, pure tests, and the simulation over SEEDS seeds
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(MAKE) --no-print-directory types layers
-	$(BIN)/pytest -q tests/unit tests/property tests/conformance
-	$(BIN)/pytest -q tests/sim --seeds $(SEEDS)
+	$(BIN)/pytest -q $(SPREAD) tests/unit tests/property tests/conformance
+	$(BIN)/pytest -q $(SPREAD) tests/sim --seeds $(SEEDS)
 
 format: $(VENV)/installed  ## rewrite the sources in the house's format
 	$(BIN)/ruff format $(SOURCES)
@@ -44,12 +65,13 @@ lint: $(VENV)/installed    ## ruff alone
 types: $(VENV)/installed   ## mypy --strict
 	@mkdir -p .typing && ln -sfn .. .typing/shoal
 	MYPYPATH=.typing $(BIN)/mypy -p shoal.shards -p shoal.coordinator -p shoal.cluster
+	MYPYPATH=.typing:examples $(BIN)/mypy -p gateway_monitor -m controller
 
 layers: $(VENV)/installed  ## import contracts: who may know of whom
 	$(BIN)/lint-imports --config .importlinter
 
 sim: $(VENV)/installed     ## the seeded simulation alone: make sim SEEDS=100
-	$(BIN)/pytest -q tests/sim --seeds $(SEEDS)
+	$(BIN)/pytest -q $(SPREAD) tests/sim --seeds $(SEEDS)
 
 soak: $(VENV)/installed    ## real processes under kill -9, watched over HTTP: make soak SECONDS=300
 	SHOAL_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q tests/e2e/test_soak.py $(ARGS)

@@ -1,0 +1,189 @@
+"""The correlation model: deliveries of objects in, findings that open, change and end out. Pure.
+
+`Model.take` may be given deliveries in any order, several times, late: the same deliveries lead to the same world, the
+same good states and the same findings (`world`, `lastgood` say how). `Model.evaluate` then looks at what may have
+changed since the last time. Which findings there are is a function of what is known (`checks`); the only thing the
+model remembers about a finding is since when.
+
+Nothing is evaluated before its resource is `complete`, and all that it is measured against: a route whose service is
+not known *yet* is not down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from .checks import findings_of
+from .documents import Document
+from .facts import Place
+from .findings import Changed, Finding, Identity, Opened, Resolved, Subject, Transition
+from .lastgood import LastGood
+from .settings import Checks
+from .view import PODS, SERVICES, SLICES, View
+from .world import Delivery
+
+
+class Model:
+    """All that is known, and what is wrong with it.
+
+    `good` are last good states from before, if there are any. `incomplete` are resources of which not everything is
+    known yet.
+    """
+
+    def __init__(
+        self, settings: Checks | None = None, good: LastGood | None = None, *, incomplete: Iterable[str] = ()
+    ) -> None:
+        self.settings = settings or Checks()
+        self.good = good if good is not None else LastGood()
+        self.view = View(self.settings, self.good)
+        self._open: dict[Identity, Finding] = {}
+        self._by_subject: dict[Subject, set[Identity]] = {}
+        self._noted: dict[Identity, Finding | None] = {}
+        self._removed: dict[Subject, float] = {}
+        self._incomplete = set(incomplete)
+        # What was good and is not there any more is not going to be delivered.
+        self._dirty = {
+            Subject(resource, place.namespace, place.name) for resource, place, _ in self.good.items()
+        }
+
+    @property
+    def findings(self) -> Mapping[Identity, Finding]:
+        """Everything that was wrong when it was evaluated last."""
+        return self._open
+
+    @property
+    def dirty(self) -> bool:
+        """Something was delivered or noted since then, or could not be evaluated yet."""
+        return bool(self._dirty or self._noted)
+
+    # -- events ----------------------------------------------------------------------------------------------
+
+    def added(self, resource: str, document: Document, now: float) -> None:
+        """An object is there."""
+        self.take(delivery_of(resource, document), now)
+
+    def updated(self, resource: str, old: Document, new: Document, now: float) -> None:
+        """An object has changed."""
+        self.take(delivery_of(resource, new, replaces=delivery_of(resource, old).version), now)
+
+    def deleted(self, resource: str, document: Document, now: float) -> None:
+        """An object is gone; `document` is what it was last, or what is known of that."""
+        self.take(delivery_of(resource, document, deleted=True), now)
+
+    def take(self, delivery: Delivery, now: float) -> None:
+        """Any of these."""
+        self._dirty |= self.view.take(delivery, now)
+
+    def replaced(self, resource: str, documents: Iterable[Document], now: float) -> None:
+        """These are all objects of a resource, whatever was said before: the server has lost its past."""
+        register = self.view.register(resource)
+        register.expire(now + 1)
+        there = set()
+        for document in documents:
+            delivery = delivery_of(resource, document)
+            there.add(delivery.place)
+            known = register.version(delivery.place)
+            self.take(msgspec.structs.replace(delivery, replaces=known), now)
+        for place, version in register.versions():
+            if place not in there:
+                # Nothing is known of its last state; {} says nothing that could be taken for good.
+                self.take(Delivery(resource, place, version, {}, deleted=True), now)
+        register.expire(now + 1)
+
+    def complete(self, resource: str) -> None:
+        """Everything there is of the resource has been delivered, or there is no such resource."""
+        self._incomplete.discard(resource)
+
+    def note(self, finding: Finding) -> None:
+        """Something is wrong that does not follow from objects: a rollback given up, a resource that cannot be read."""
+        self._noted[finding.identity] = finding
+
+    def withdraw(self, identity: Identity) -> None:
+        """What was noted is over."""
+        if identity in self._open or identity in self._noted:
+            self._noted[identity] = None
+
+    # -- findings --------------------------------------------------------------------------------------------
+
+    def evaluate(self, now: float) -> list[Transition]:
+        """What has changed about findings since the last time. `now`: seconds since 1970."""
+        self._forget(now)
+        dirty = {subject for subject in self._dirty if not self._waits_for(subject)}
+        self._dirty -= dirty
+        transitions: list[Transition] = []
+        for subject in sorted(dirty):
+            found = {finding.identity: finding for finding in findings_of(self.view, subject)}
+            transitions += self._settle(subject, found, now)
+            self._remember_removal(subject, now)
+        noted, self._noted = self._noted, {}
+        for identity, finding in sorted(noted.items(), key=lambda item: item[0]):
+            transitions += self._moved(identity, finding, now)
+        return transitions
+
+    def _waits_for(self, subject: Subject) -> set[str]:
+        """Resources that are not known well enough to judge it."""
+        needed = {subject.resource, self.view.routes}
+        if subject.resource == self.view.routes:
+            needed |= {SERVICES, SLICES, PODS}
+        return needed & self._incomplete
+
+    def _settle(self, subject: Subject, found: Mapping[Identity, Finding], now: float) -> list[Transition]:
+        known = self._by_subject.get(subject, set())
+        transitions: list[Transition] = []
+        for identity in sorted({*known, *found}):
+            transitions += self._moved(identity, found.get(identity), now)
+        if found:
+            self._by_subject[subject] = set(found)
+        else:
+            self._by_subject.pop(subject, None)
+        return transitions
+
+    def _moved(self, identity: Identity, finding: Finding | None, now: float) -> list[Transition]:
+        known = self._open.get(identity)
+        if finding is None:
+            self._open.pop(identity, None)
+            return [] if known is None else [Resolved(known, now)]
+        if known is None:
+            self._open[identity] = opened = msgspec.structs.replace(finding, since=now)
+            return [Opened(opened)]
+        if known.says_the_same_as(finding):
+            return []
+        self._open[identity] = changed = msgspec.structs.replace(finding, since=known.since)
+        return [Changed(changed)]
+
+    # -- forgetting ------------------------------------------------------------------------------------------
+
+    def _remember_removal(self, subject: Subject, now: float) -> None:
+        place = Place(subject.namespace, subject.name)
+        if self.view.facts(subject) is None and self.good.get(subject.resource, place) is not None:
+            self._removed.setdefault(subject, now)
+        else:
+            self._removed.pop(subject, None)
+
+    def _forget(self, now: float) -> None:
+        self.view.expire(now - self.settings.tombstone_s)
+        before = now - self.settings.forget_removed_s
+        for subject in [one for one, at in self._removed.items() if at < before]:
+            del self._removed[subject]
+            self.good.forget(subject.resource, Place(subject.namespace, subject.name))
+            self.view.link(subject)
+            self._dirty.add(subject)
+
+
+def delivery_of(
+    resource: str, document: Document, *, replaces: int | None = None, deleted: bool = False
+) -> Delivery:
+    """What an informer says, about the object that a document is."""
+    metadata = document.get("metadata") or {}
+    place = Place(str(metadata.get("namespace") or ""), str(metadata.get("name") or ""))
+    version = str(metadata.get("resourceVersion") or "0")
+    return Delivery(
+        resource,
+        place,
+        int(version) if version.isdecimal() else 0,
+        document,
+        deleted=deleted,
+        replaces=replaces,
+    )
