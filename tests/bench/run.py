@@ -1,10 +1,11 @@
 """Measures following and serving, each with a whole installation on Ray, and prints one table and JSON.
 
-    python tests/bench/run.py [--pods 20000] [--events 60000] [--only following|serving] [--json FILE]
+    python tests/bench/run.py [--pods 20000] [--events 60000] [--only following|serving|informers|queues] [--json FILE]
 
 *Following*: one shard against an API server that replays. *Serving* (`serving`): two shards and a gateway, beside the
-embedded API server and, where ``SHOAL_TEST_KUBECONFIG`` names one, a real one. The exit code is 1
-where a figure is missed.
+embedded API server and, where ``SHOAL_TEST_KUBECONFIG`` names one, a real one. *Informers* (`informers`): Shoal's, the
+official Python client's, and Shoal's through a gateway. *Queues* (`queueing`): work queues. The exit code is 1 where a
+figure is missed.
 
 CPU and memory are those of the shard's process, read from /proc, so other load on the machine hardly counts. Wall-clock
 figures (events a second, LIST seconds) are for this machine and moment.
@@ -23,8 +24,10 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import informers
 import msgspec
 import psutil
+import queueing
 import serving
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +52,8 @@ GOALS = {
     "sync_peak_over_steady": PEAK_MAX,
 }
 LABEL_HITS = 100
+COLUMNS = 3
+"""Of figures; not every part fills them."""
 POLL_S = 0.5
 
 
@@ -216,31 +221,52 @@ def following_rows(found: dict[str, float]) -> tuple[tuple[str, str, str], ...]:
     )
 
 
-def report(following: dict[str, float], served: dict[str, dict[str, float]], pods: int) -> Table:
-    """One table: a row a figure, a column a server."""
-    servers = [name for name in serving.SERVERS if name in (served or {"shoal": {}})]
-    table = Table()
-    for column in ("what", *servers, "to reach"):
-        table.add_column(column, justify="left" if column == "what" else "right")
-    if following:
-        for what, measured, goal in following_rows(following):
-            table.add_row(what, *[""] * (len(servers) - 1), measured, goal)
-    if following and served:
+def report(options: argparse.Namespace, found: dict[str, dict]) -> Table:
+    """One table: a row a figure, with the columns of the part it belongs to, and what is to be reached."""
+    table = Table(show_header=False)
+    for at in range(COLUMNS + 2):
+        table.add_column(justify="right" if at else "left")
+
+    def add(what: str, *figures: str, goal: str = "") -> None:
+        table.add_row(what, *[""] * (COLUMNS - len(figures)), *figures, goal)
+
+    def part(title: str, *names: str) -> None:
         table.add_section()
-    if served:
-        for row in serving.rows(pods, served, servers):
-            table.add_row(*row)
+        add(f"[bold]{title}", *names, goal="to reach")
+
+    if following := found.get("following"):
+        part("", "shoal")
+        for what, measured, goal in following_rows(following):
+            add(what, measured, goal=goal)
+    if served := found.get("serving"):
+        servers = [name for name in serving.SERVERS if name in served]
+        part("", *servers)
+        for what, *figures, goal in serving.rows(options.pods, served, servers):
+            add(what, *figures, goal=goal)
+    if informed := found.get("informers"):
+        part("", *(informers.TITLES[kind] for kind in informers.FOLLOWERS))
+        for what, *figures, goal in informers.rows(options.pods, options.events, informed):
+            add(what, *figures, goal=goal)
+    if queued := found.get("queues"):
+        part("", "shoal")
+        for what, measured, goal in queueing.rows(queued):
+            add(what, measured, goal=goal)
     return table
+
+
+def one_shard() -> ShoalSettings:
+    """One shard and a gateway on a port of its own."""
+    settings = ShoalSettings(shards=1)
+    return msgspec.structs.replace(
+        settings, gateway=msgspec.structs.replace(settings.gateway, listen="127.0.0.1:0")
+    )
 
 
 def measure_following(pods: int, events: int) -> dict[str, float]:
     """One shard against a replaying API server."""
     from shoal.cluster.bootstrap import bring_up, ray_cluster, take_down
 
-    settings = ShoalSettings(shards=1)
-    settings = msgspec.structs.replace(
-        settings, gateway=msgspec.structs.replace(settings.gateway, listen="127.0.0.1:0")
-    )
+    settings = one_shard()
 
     async def run(source: str) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
@@ -256,6 +282,44 @@ def measure_following(pods: int, events: int) -> dict[str, float]:
         return asyncio.run(run(source))
 
 
+def measure_informers(pods: int, events: int) -> dict[str, dict[str, float]]:
+    """Every informer against a replaying API server of its own, the last one through one shard and a gateway."""
+    from shoal.cluster.bootstrap import bring_up, ray_cluster, take_down
+
+    found = {}
+    for kind in ("local", "official"):
+        with replay(pods, events) as source:
+            found[kind] = informers.measure_direct(
+                kind, source, pods, events, lambda path, to=source: asyncio.run(post(to, path))
+            )
+    settings = one_shard()
+
+    async def run(source: str) -> dict[str, float]:
+        with tempfile.TemporaryDirectory() as folder:
+            write_kubeconfig(Path(folder) / "kubeconfig", source)
+            installation = await bring_up(settings, load_kubeconfig(f"{folder}/kubeconfig"))
+            try:
+                await post(source, "/sync")
+                async with Server(installation.url) as server:
+                    while (await statistics(server))[1].state != "synced":
+                        await asyncio.sleep(POLL_S)
+                return await asyncio.to_thread(
+                    informers.follow,
+                    "remote",
+                    installation.url,
+                    pods,
+                    events,
+                    sync=lambda: None,
+                    go=lambda: asyncio.run(post(source, "/go")),
+                )
+            finally:
+                await take_down()
+
+    with replay(pods, events) as source, ray_cluster(settings):
+        found["remote"] = asyncio.run(run(source))
+    return found
+
+
 def measure_serving(pods: int) -> dict[str, dict[str, float]]:
     """Two shards and a gateway, and others beside them."""
     from shoal.cluster.bootstrap import ray_cluster
@@ -264,27 +328,46 @@ def measure_serving(pods: int) -> dict[str, dict[str, float]]:
         return serving.measure(pods)
 
 
+PARTS = {
+    "following": lambda options: measure_following(options.pods, options.events),
+    "serving": lambda options: measure_serving(options.pods),
+    "informers": lambda options: measure_informers(options.pods, options.events),
+    "queues": lambda options: queueing.measure(),
+}
+
+
+def missed(part: str, found: dict) -> list[str]:
+    """Names of the figures of one part that were not reached."""
+    match part:
+        case "following":
+            return [name for name, most in GOALS.items() if found[name] > most]
+        case "serving":
+            return serving.missed(found)
+        case "informers":
+            return informers.missed(found)
+        case _:
+            return queueing.missed(found)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pods", type=int, default=20_000)
     parser.add_argument("--events", type=int, default=60_000)
-    parser.add_argument("--only", choices=("following", "serving"))
+    parser.add_argument("--only", choices=tuple(PARTS))
     parser.add_argument("--json", type=Path, help="write the figures here as well")
     options = parser.parse_args()
     ray_environment.prepare(starts_cluster=True)
-    following = {} if options.only == "serving" else measure_following(options.pods, options.events)
-    served = {} if options.only == "following" else measure_serving(options.pods)
-    Console(width=120).print(report(following, served, options.pods))
-    figures = json.dumps({"following": following, "serving": served})
+    parts = [options.only] if options.only else list(PARTS)
+    found = {part: PARTS[part](options) for part in parts}
+    Console(width=120).print(report(options, found))
+    figures = json.dumps(found)
     print(figures)
     if options.json:
         options.json.write_text(figures + "\n")
-    missed = [name for name, most in GOALS.items() if following and following[name] > most]
-    missed += serving.missed(served) if served else []
-    if missed:
-        sys.exit(f"missed: {', '.join(missed)}")
+    if lacking := [name for part in parts for name in missed(part, found[part])]:
+        sys.exit(f"missed: {', '.join(lacking)}")
 
 
 if __name__ == "__main__":
