@@ -94,8 +94,8 @@ _NAMES = {
     "connect": "cluster.client.connect",
     "local": "cluster.client.connect",
     "metrics": "cluster.observability.registering",
-    "serve_health": "cluster.observability.serving",
     "owner_of": "cluster.controller.sources",
+    "serve_health": "cluster.observability.serving",
 }
 _MODULES = {"errors": "shards.model.errors", "sync": "cluster.client.sync"}
 

@@ -21,7 +21,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import aclosing
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
@@ -77,12 +77,15 @@ class Portal:
             ConnectionFailed: the portal was closed.
         """
         self._check()
-        with self._lock:
-            if self._ended:
-                raise self._was_closed()
-            future = asyncio.run_coroutine_threadsafe(function(), self._loop)
-            self._calls.add(future)
+        # There before anything is begun: an interrupt may come at any moment from then on.
+        future: Future[R] = Future()
         try:
+            with self._lock:
+                if self._ended:
+                    future.set_exception(self._was_closed())
+                else:
+                    self._calls.add(future)
+                    self._loop.call_soon_threadsafe(self._begin, function, future)
             return future.result()
         except CancelledError:
             if self._closed or self._ended:
@@ -95,6 +98,29 @@ class Portal:
         finally:
             with self._lock:
                 self._calls.discard(future)
+
+    def _begin(self, function: Callable[[], Coroutine[Any, Any, R]], future: Future[R]) -> None:
+        """Begins a call on the loop, unless its caller has been interrupted by now."""
+        if future.cancelled():
+            return
+        begun = asyncio.run_coroutine_threadsafe(function(), self._loop)
+
+        def ended(_: Future[R]) -> None:
+            # The caller may give up while its call ends.
+            with contextlib.suppress(InvalidStateError):
+                if begun.cancelled():
+                    future.cancel()
+                elif (error := begun.exception()) is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(begun.result())
+
+        def given_up(_: Future[R]) -> None:
+            if future.cancelled():
+                begun.cancel()
+
+        begun.add_done_callback(ended)
+        future.add_done_callback(given_up)
 
     def call(self, function: Callable[[], R]) -> R:
         """What a function returns, or raises, that is to be called on the loop and does not wait. Raises as `run`."""

@@ -37,7 +37,7 @@ from .appearing import Appearing
 from .delivery import FRESH_BYTES_MAX, FRESH_MAX, Change, End
 from .errors import InformerClosed, UnknownResource
 from .following import FAILED_RETRY_S, Following, Past, holding
-from .handlers import Callbacks, OnAdd, OnDelete, OnUpdate, callbacks_of, handler_name
+from .handlers import OnAdd, OnDelete, OnUpdate, callbacks_of, handler_name
 from .indexers import Indexers, IndexFunction
 from .lister import LocalLister
 from .looking import Looks
@@ -47,7 +47,7 @@ from .resolving import identity
 from .settings import InformerSettings
 from .statistics import InformerState, InformerStatus
 from .store import InformerStore
-from .tracing import TracedRegistration, tracer_of
+from .tracing import registration_of
 from .transforms import Reshaper, Transform
 
 if TYPE_CHECKING:
@@ -157,8 +157,10 @@ class Informer:
         resync_s = self.resync_s if resync_s is None else resync_s
         if resync_s is not None and not resync_s > 0:
             raise ValueError(f"resync_s is {resync_s}: expected seconds, more than 0, or None")
-        registration = self._registered(
+        registration = registration_of(
             callbacks,
+            provider=self._tracer_provider,
+            resource=lambda: str(self.resource or self.spelling),
             name=name or handler_name(handler, callbacks),
             informer=self.name,
             queue_max=queue_max,
@@ -177,14 +179,6 @@ class Informer:
                 registration.offer(Change(entry.key, None, entry, now, initial=True))
             registration.listed()
         return registration
-
-    def _registered(self, callbacks: Callbacks, **options: Any) -> Registration:
-        tracer = tracer_of(self._tracer_provider)
-        if tracer is None:
-            return Registration(callbacks, **options)
-        return TracedRegistration(
-            callbacks, tracer=tracer, resource=lambda: str(self.resource or self.spelling), **options
-        )
 
     def add_index(self, name: str, function: IndexFunction) -> None:
         """Adds a local index, of what is held and of what will be; see `LocalLister.by_index`.

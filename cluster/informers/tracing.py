@@ -73,6 +73,16 @@ def handling() -> SpanContext | None:
     return _handling.get()
 
 
+def registration_of(
+    callbacks: Callbacks, *, provider: TracerProvider | None, resource: Callable[[], str], **options: Any
+) -> Registration:
+    """A registration of a handler, with spans if there is a provider; `options` are `Registration`'s."""
+    tracer = tracer_of(provider)
+    if tracer is None:
+        return Registration(callbacks, **options)
+    return TracedRegistration(callbacks, tracer=tracer, resource=resource, **options)
+
+
 class TracedRegistration(Registration):
     """A registration whose calls are spans of `tracer`; everything else is `Registration`. `resource` says what its
     informer follows.
@@ -98,13 +108,16 @@ class TracedRegistration(Registration):
             "shoal.event", self._no_context, attributes=attributes, start_time=observed_ns
         )
         event.end(wall_ns)
-        above = self._api.set_span_in_context(event, self._no_context)
-        span = self._tracer.start_span(
-            "shoal.handler",
-            above,
-            kind=self._api.SpanKind.CONSUMER,
-            attributes={**attributes, "shoal.handler": self.name},
-        )
+        if event.get_span_context().trace_flags.sampled:
+            span = self._tracer.start_span(
+                "shoal.handler",
+                self._api.set_span_in_context(event, self._no_context),
+                kind=self._api.SpanKind.CONSUMER,
+                attributes={**attributes, "shoal.handler": self.name},
+            )
+        else:
+            # Not sampled, and neither is what is below it.
+            span = event
         self._span = span
         token = _handling.set(span.get_span_context())
         outcome: object = None

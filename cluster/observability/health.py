@@ -7,8 +7,9 @@ Three questions, as a kubelet asks them:
   elected is ready: it would otherwise hold up the rollout that replaces the leader.
 - *live*: nothing hangs that only a new process would get rid of. A handler or a reconcile may for
   `HealthBounds.hung_live_s`.
-- *problems*: whatever somebody ought to look at, also what keeps nobody from working: state that has not been proved to
-  be the newest for a while, a handler that hangs or is too slow, items that were given up.
+- *problems*: whatever somebody ought to look at, also what keeps nobody from working: an informer that is cut off,
+  state that has not been proved to be the newest for long, a handler that hangs or is too slow, items that were given
+  up.
 
 Old state alone makes nobody unready. An API server that is away would otherwise have taken out of service all who could
 have gone on with what they hold. A resource that has vanished is no reason either: nothing is all there is of it.
@@ -34,15 +35,17 @@ NAMED_MAX: Final = 3
 class HealthBounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """From when on something is a problem, in seconds."""
 
-    stale_s: Annotated[float, Meta(gt=0)] = 300.0
-    """An informer whose state the API server has not proved to be the newest for so long. Proof comes with every event
-    and bookmark, the latter about once a minute."""
+    cut_off_s: Annotated[float, Meta(gt=0)] = 60.0
+    """An informer that cannot follow at the moment, and whose state was proved to be the newest so long ago."""
+    stale_s: Annotated[float, Meta(gt=0)] = 900.0
+    """The same although it seems to follow. A quiet resource has no other proof than bookmarks, and an API server has
+    nothing new to put into them until etcd reports its progress: by default every 10 minutes."""
     hung_live_s: Annotated[float, Meta(gt=0)] | None = 600.0
     """A call of a handler, or a reconcile, that runs for so long makes the client not live. None: never."""
 
     def __post_init__(self) -> None:
         """Raises ValueError: a bound that is not positive."""
-        for name in ("stale_s", "hung_live_s"):
+        for name in ("cut_off_s", "stale_s", "hung_live_s"):
             bound = getattr(self, name)
             if bound is not None and not bound > 0:
                 raise ValueError(f"{name} is {bound}: expected seconds, more than 0")
@@ -155,10 +158,15 @@ def _lesser(
     for status in informers:
         if status.state == "gone":
             yield f"informer {status.name} has nothing to follow at the moment{_because(status.message)}"
-        elif status.synced and status.age_s >= bounds.stale_s:
+        elif status.state == "synced" and status.message and status.age_s >= bounds.cut_off_s:
+            yield (
+                f"informer {status.name} is cut off ({status.message}): its state was proved to be the newest "
+                f"{status.age_s:.0f} s ago"
+            )
+        elif status.state == "synced" and status.age_s >= bounds.stale_s:
             yield (
                 f"informer {status.name} may be out of date: its state was proved to be the newest "
-                f"{status.age_s:.0f} s ago{_because(status.message)}"
+                f"{status.age_s:.0f} s ago"
             )
     for status, handler in _handlers(informers):
         if handler.merging:

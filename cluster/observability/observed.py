@@ -8,8 +8,9 @@ Nothing is read or kept in between.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from concurrent.futures import CancelledError
+from concurrent.futures import Future, wait
 from typing import Any, Final, Protocol, runtime_checkable
 
 import msgspec
@@ -22,6 +23,8 @@ from ..informers.statistics import InformerStatus
 from ..workqueue.queue import WorkQueue
 from ..workqueue.statistics import QueueStatistics
 from .health import ControllerHealth, Health, HealthBounds, health_of
+
+log = logging.getLogger("shoal.cluster.observability")
 
 READ_S: Final = 4.0
 """Prometheus itself waits for a scrape for 10 s."""
@@ -119,43 +122,65 @@ class Observed:
 
     def now(self, bounds: HealthBounds | None = None) -> Snapshot:
         """Everything. On the event loop."""
-        controllers = self._controllers
+        controllers, factory = self._controllers, self.client.informers
         queues = {name: one.queue for name, one in controllers.items() if one.queue is not None}
         own = {id(queue) for queue in queues.values()}
         queues |= {name: queue for name, queue in self._queues.items() if id(queue) not in own}
+        informers = tuple(informer.status for informer in factory.informers)
+        health = [_controller(controller) for controller in controllers.values()]
         return Snapshot(
-            informers=tuple(informer.status for informer in self.client.informers.informers),
+            informers=informers,
             queues={name: queue.statistics() for name, queue in queues.items()},
             controllers={name: one.statistics() for name, one in controllers.items()},
             leaders=tuple(leader.statistics() for leader in self._leaders.values()),
-            health=look(self.client.informers, controllers.values(), bounds),
+            health=health_of(informers, health, closed=factory.closed, bounds=bounds),
         )
 
-    def snapshot(self, timeout_s: float = READ_S) -> Snapshot | None:
-        """Everything, from any thread; None if the event loop has ended, or has not answered in time."""
+    def ask(self) -> Future[Snapshot] | None:
+        """Has everything read, from any thread; None if the event loop has ended."""
         try:
             here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             here = None
+        answer: Future[Snapshot] = Future()
+
+        def read() -> None:
+            if not answer.set_running_or_notify_cancel():
+                return
+            try:
+                answer.set_result(self.now())
+            except Exception as error:  # noqa: BLE001 - told to who asked
+                answer.set_exception(error)
+
         if here is self._loop:
-            return self.now()
-        if self._loop.is_closed() or not self._loop.is_running():
+            read()
+            return answer
+        if not self._loop.is_running():
             return None
-        reading = self._read()
         try:
-            asked = asyncio.run_coroutine_threadsafe(reading, self._loop)
+            self._loop.call_soon_threadsafe(read)
         except RuntimeError:
             # It was closed just now.
-            reading.close()
             return None
-        try:
-            return asked.result(timeout_s)
-        except (TimeoutError, CancelledError):
-            asked.cancel()
-            return None
+        return answer
 
-    async def _read(self) -> Snapshot:
-        return self.now()
+
+def snapshots(observed: Mapping[str, Observed], timeout_s: float = READ_S) -> dict[str, Snapshot | None]:
+    """All of them, from any thread, within `timeout_s` together; None for those who did not answer."""
+    asked = {name: one.ask() for name, one in observed.items()}
+    wait([answer for answer in asked.values() if answer is not None], timeout_s)
+    return {name: _answer(name, answer) for name, answer in asked.items()}
+
+
+def _answer(name: str, answer: Future[Snapshot] | None) -> Snapshot | None:
+    # One that can still be cancelled has not been begun.
+    if answer is None or answer.cancel() or not answer.done():
+        return None
+    try:
+        return answer.result()
+    except Exception:
+        log.exception("client cannot be read", extra={"client": name})
+        return None
 
 
 def _add(known: dict[str, Any], kind: str, name: str, one: Any) -> None:

@@ -1,9 +1,16 @@
 """`metrics`: puts a client and what works with it into a registry of prometheus_client, and takes it out again.
 
-    async with shoal.connect(url) as client:
-        with shoal.metrics(client, controllers=[mirror]):
-            prometheus_client.start_http_server(9090)
-            await mirror.run()
+    >>> async def scraped():
+    ...     registry = prometheus_client.CollectorRegistry()  # by default, the one that start_http_server exposes
+    ...     async with shoal.local(url=api_server_url) as client:
+    ...         pods = client.informer("v1/pods", namespace="shop")
+    ...         await pods.synced()
+    ...         with shoal.metrics(client, registry=registry, name="main"):
+    ...             return registry.get_sample_value(
+    ...                 "shoal_informer_objects", {"client": "main", "informer": "v1/pods in shop"}
+    ...             )
+    >>> asyncio.run(scraped())
+    3
 
 Any number of clients may be in one registry: they are one collector there, and the label ``client`` tells them apart.
 Names are in `families`. Everything is read when it is scraped, on the clients' event loops, whichever thread scrapes,
@@ -30,7 +37,7 @@ from ..controller.controller import Controller
 from ..controller.leader import LeaderElector
 from ..workqueue.queue import WorkQueue
 from .families import described, families
-from .observed import Observed, ObservedClient
+from .observed import Observed, ObservedClient, snapshots
 
 R = TypeVar("R")
 
@@ -115,8 +122,8 @@ class _Hub(Collector):
     def collect(self) -> list[Metric]:
         """As prometheus_client asks it."""
         with self._lock:
-            registered = list(self._registered.values())
-        return families({one.name: one.observed.snapshot() for one in registered})
+            observed = {name: one.observed for name, one in self._registered.items()}
+        return families(snapshots(observed))
 
     def _free(self, name: str) -> str:
         names = [name, *(f"{name} #{number}" for number in range(2, len(self._registered) + 2))]

@@ -1,8 +1,14 @@
 """`serve_health`: a small HTTP server for whoever watches over a program: ``/metrics``, ``/healthz``, ``/readyz``.
 
-    async with shoal.local() as client:
-        async with await shoal.serve_health(client, listen="0.0.0.0:9090", controllers=[mirror]):
-            await mirror.run()
+    >>> async def serves():
+    ...     async with shoal.local(url=api_server_url) as client:
+    ...         await client.informer("v1/pods", namespace="shop").synced()
+    ...         async with await shoal.serve_health(client, listen="127.0.0.1:0") as server:  # a free port
+    ...             return await asyncio.to_thread(get, server.url + "/readyz?verbose")
+    >>> print(asyncio.run(serves()))
+    [+]client ok
+    [+]informer/v1/pods in shop ok
+    readyz check passed
 
 For a blocking client: ``client.run(shoal.serve_health, listen="0.0.0.0:9090")``.
 

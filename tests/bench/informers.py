@@ -38,7 +38,7 @@ class Counted:
         self.read = 0
         self._wanted = (pods, events)
         self._seen = [0, 0]
-        self.listed, self.updated = threading.Event(), threading.Event()
+        self.listed, self.updated, self.reported = threading.Event(), threading.Event(), threading.Event()
 
     def take(self, name: str, node: str | None, phase: str, *, update: bool) -> None:
         """One event's fields."""
@@ -83,7 +83,7 @@ def _follow_with_shoal(counted: Counted, target: str, ready: Callable[[], None],
             )
             ready()
             await informer.synced()
-            await asyncio.to_thread(counted.updated.wait)
+            await asyncio.to_thread(counted.reported.wait)
 
     uvloop.run(main())
 
@@ -103,7 +103,7 @@ def _follow_with_the_official_one(counted: Counted, target: str, ready: Callable
     informer.add_event_handler(MODIFIED, lambda pod: told(pod, update=True))
     ready()
     informer.start()
-    counted.updated.wait()
+    counted.reported.wait()
     informer.stop()
 
 
@@ -133,6 +133,7 @@ def _tell(counted: Counted, began: Cost, pipe: Connection) -> None:
     before = _cost()
     assert counted.updated.wait(PATIENCE_S)
     pipe.send((before, _cost()))
+    counted.reported.set()
 
 
 # -- the measuring process -------------------------------------------------------------------------------------

@@ -1,4 +1,6 @@
-"""The example of README's section "Who may read", command by command, as somebody would type it."""
+"""The examples of README's sections "Who may read" and "Informers for Python", command by command, as somebody would
+type them.
+"""
 
 import os
 import re
@@ -8,29 +10,59 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.commands import environment, free_port
+from support.commands import Command, environment, free_port
 
 pytestmark = pytest.mark.e2e
 
-README = Path(__file__).parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
 ADDRESSES = ("127.0.0.1:6443", "127.0.0.1:7443")
 FORBIDDEN = "kubectl --context alice get pods -A"
 LASTS_S = 180.0
 
 
-def example():
-    """The indented block of the section that begins with the certificate."""
-    section = README.read_text().split("\n## Who may read\n", 1)[1].split("\n## ", 1)[0]
+def example(title, word):
+    """The indented block of a section that has a word."""
+    section = README.read_text().split(f"\n## {title}\n", 1)[1].split("\n## ", 1)[0]
     blocks = re.findall(r"(?m)(?:^    .*\n|^\n(?=    ))+", section)
-    return re.sub(r"(?m)^    ", "", next(block for block in blocks if "openssl req" in block))
+    return re.sub(r"(?m)^    ", "", next(block for block in blocks if word in block))
 
 
-def test_the_example_works(folder):
-    if missing := [tool for tool in ("kubectl", "openssl") if shutil.which(tool) is None]:
+def need(*tools):
+    if missing := [tool for tool in tools if shutil.which(tool) is None]:
         if os.environ.get("CI", "").lower() == "true":
             pytest.fail(f"not installed: {missing}")
         pytest.skip(f"not installed: {missing}")
-    script = example()
+
+
+def test_the_controller_is_started_and_does_its_work(folder):
+    need("kubectl")
+    script = example("Informers for Python", "kubectl apply")
+    # Straight from the API server, which README says is the same without the URL.
+    for shown, run in ((".venv/bin/python", sys.executable), ("http://127.0.0.1:7480", "")):
+        assert shown in script
+        script = script.replace(shown, run)
+    kubeconfig = folder / "readme-controller"
+    with Command("apiserver", "--kubeconfig", kubeconfig, folder=folder) as source:
+        source.says(r"\n")
+        done = subprocess.run(
+            ["bash", "-c", f"trap 'kill $(jobs -p) || true' EXIT\nset -e\n{script}"],
+            cwd=ROOT,
+            env=environment(folder, KUBECONFIG=str(kubeconfig)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=LASTS_S,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr
+    assert "index.html: |\n    <h1>Hello</h1>\n" in done.stdout, done.stdout
+    assert "controller runs" in done.stderr
+
+
+def test_the_example_works(folder):
+    need("kubectl", "openssl")
+    script = example("Who may read", "openssl req")
     for address in ADDRESSES:
         assert address in script
         script = script.replace(address, f"127.0.0.1:{free_port()}")

@@ -1,13 +1,34 @@
-"""What a registry exposes, as a test asks for it: `value` of one series, or `series` by their labels."""
+"""What a registry exposes, as a test asks for it: `value` of one series, or `series` by their labels. And a client in a
+world of its own, to be scraped.
+"""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from support.informing import World, in_world
+
+from shoal.cluster.client.connect import Client
+from shoal.cluster.informers.settings import InformerSettings
+
+HERE = "the API server"
+
+
+def observed(main: Callable[[World, Client, CollectorRegistry], Awaitable[None]], **informers: Any) -> None:
+    """Runs `main` with a world, a client of it, and a registry; in virtual time."""
+
+    async def run(world: World) -> None:
+        settings = InformerSettings(**informers) if informers else None
+        async with Client(world.connection, where=HERE, informers=settings, rng=random.Random(1)) as client:
+            await main(world, client, CollectorRegistry())
+
+    in_world(run)
 
 
 class Scrape:

@@ -1,6 +1,7 @@
 """The blocking twin: threads, handlers, iterators, and its end. What it reads is tested with the other clients."""
 
 import asyncio
+import functools
 import gc
 import signal
 import subprocess
@@ -88,19 +89,21 @@ def test_it_does_not_survive_a_fork(client, monkeypatch):
 
 
 def test_an_interrupted_call_is_cancelled_on_its_loop(portal):
+    """Whenever it is interrupted: the first moments used to be left out, in one of twenty calls."""
     main = threading.main_thread()
-    cancelled = threading.Event()
 
-    async def sleeps():
+    async def sleeps(cancelled):
         asyncio.get_running_loop().call_soon(signal.pthread_kill, main.ident, signal.SIGINT)
         try:
             await asyncio.sleep(3600)
         finally:
             cancelled.set()
 
-    with pytest.raises(KeyboardInterrupt):
-        portal.run(sleeps)
-    assert cancelled.wait(PATIENCE_S)
+    for _ in range(200):
+        cancelled = threading.Event()
+        with pytest.raises(KeyboardInterrupt):
+            portal.run(functools.partial(sleeps, cancelled))
+        assert cancelled.wait(PATIENCE_S)
 
 
 def test_a_loop_that_cannot_be_made_is_an_error_and_no_standstill(monkeypatch):

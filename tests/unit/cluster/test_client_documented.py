@@ -6,7 +6,9 @@ import importlib
 import pickle
 import subprocess
 import sys
+import urllib.request
 
+import prometheus_client
 import pytest
 from support.client_faces import cluster
 
@@ -19,7 +21,15 @@ DOCUMENTED = (
     "cluster.client.sync",
     "cluster.client.writing",
     "cluster.informers.objects",
+    "cluster.observability.registering",
+    "cluster.observability.serving",
 )
+
+
+def get(url):
+    """The body of an answer, for examples that are not about asking."""
+    with urllib.request.urlopen(url) as response:
+        return response.read().decode().rstrip()
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +41,7 @@ def shared():
 @pytest.mark.parametrize("module", DOCUMENTED)
 def test_examples_do_what_they_say(module, shared):
     names = {"shoal": shoal, "asyncio": asyncio, "gateway_url": shared.gateway, "api_server_url": shared.api}
+    names |= {"prometheus_client": prometheus_client, "get": get}
     found = importlib.import_module(f"shoal.{module}".rstrip("."))
     result = doctest.testmod(found, extraglobs=names)
     assert result.attempted

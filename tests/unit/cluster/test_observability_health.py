@@ -12,14 +12,15 @@ from shoal.cluster.client.connect import Client
 from shoal.cluster.controller.controller import Controller
 from shoal.cluster.controller.leader import LeaderElector
 from shoal.cluster.observability.health import HealthBounds
+from shoal.cluster.simulator.settings import Rule, User
 
 
-def observed(main):
+def observed(main, **server):
     async def run(world: World) -> None:
         async with Client(world.connection, where="here", rng=random.Random(1)) as client:
             await main(world, client)
 
-    in_world(run)
+    in_world(run, **server)
 
 
 def lacking(health):
@@ -55,16 +56,17 @@ def test_ready_once_everything_asked_for_is_there():
 
 def test_a_refused_informer_says_why():
     async def main(world, client):
-        world.fault("forbid", resource="configmaps", count=100)
-        client.informer(CONFIG_MAPS)
-        await asyncio.sleep(10)
+        world.connection._token = "t"
+        pods, maps = client.informer("v1/pods"), client.informer(CONFIG_MAPS)
+        await pods.synced()
+        await asyncio.sleep(60)
         health = client.health()
         assert (health.ready, health.live) == (False, True)
-        (problem,) = health.problems
-        assert problem.startswith("informer v1/configmaps is refused: ")
-        assert "forbidden" in problem
+        assert set(lacking(health)) == {"informer/v1/configmaps"}
+        assert health.problems == (f"informer v1/configmaps is refused: {maps.status.message}",)
+        assert maps.status.message.startswith("403: ")
 
-    observed(main)
+    observed(main, users=(User(name="nobody", token="t", rules=(Rule(resources=("pods",)),)),))
 
 
 def test_a_resource_there_is_not_and_one_that_vanishes():
@@ -94,18 +96,31 @@ def test_old_state_is_a_problem_and_no_reason_to_stop():
     async def main(world, client):
         informer = client.informer(CONFIG_MAPS)
         await informer.synced()
-        world.fault("unavailable", count=10_000)
-        world.fault("reset", count=10)
-        await asyncio.sleep(2000)
-        age_s = informer.status.age_s
-        assert age_s > 300
+        await asyncio.sleep(10)
+        world.fault("status-503", count=None)
+        world.fault("cut", immediate=True)
+        await asyncio.sleep(45)
+        assert client.health().problems == ()
+        await asyncio.sleep(45)
         health = client.health()
         assert (health.ready, health.live) == (True, True)
         (problem,) = health.problems
         assert problem.startswith(
-            "informer v1/configmaps may be out of date: its state was proved to be the newest"
+            "informer v1/configmaps is cut off (the server is currently unable to handle "
         )
-        assert f"{age_s:.0f} s ago (" in problem
+        assert problem.endswith("): its state was proved to be the newest 100 s ago")
+        world.app.faults.disarm()
+        await asyncio.sleep(60)
+        world.create("a")
+        await asyncio.sleep(1)
+        assert client.health().problems == ()
+        await asyncio.sleep(600)
+        age_s = informer.status.age_s
+        assert age_s > 60
+        health = client.health(bounds=HealthBounds(stale_s=age_s))
+        problem = f"may be out of date: its state was proved to be the newest {age_s:.0f} s ago"
+        assert health.problems == (f"informer v1/configmaps {problem}",)
+        assert (health.ready, health.live) == (True, True)
         assert client.health(bounds=HealthBounds(stale_s=age_s + 1)).problems == ()
 
     observed(main)
@@ -228,7 +243,7 @@ def test_items_that_were_given_up_and_reconciles_that_hang():
 # -- values --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong", [{"stale_s": 0}, {"hung_live_s": -1.0}])
+@pytest.mark.parametrize("wrong", [{"cut_off_s": 0}, {"stale_s": 0}, {"hung_live_s": -1.0}])
 def test_bounds_that_cannot_be(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name} is {wrong[name]}: expected seconds, more than 0"):

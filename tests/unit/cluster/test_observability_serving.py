@@ -21,7 +21,7 @@ PATIENCE_S = 60.0
 
 @pytest.fixture
 async def source():
-    async with ApiServer(SimulatorSettings(seed=1)) as server:
+    async with ApiServer(settings=SimulatorSettings(seed=1)) as server:
         yield server
 
 
