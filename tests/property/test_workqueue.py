@@ -236,7 +236,8 @@ def test_workers_see_every_item_after_its_last_add_and_never_twice_at_a_time(
         await asyncio.gather(*running)
         assert began.keys() == added.keys()
         assert all(began[item][-1] >= at for item, at in added.items()), "something was missed"
-        assert all(began[item][0] >= at for item, at in earliest.items()), "something came too early"
+        # Timers of a loop may come early by the resolution of its clock.
+        assert all(began[item][0] >= at - 1e-6 for item, at in earliest.items()), "something came too early"
 
     run_virtual(main())
 
