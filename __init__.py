@@ -41,11 +41,16 @@ if TYPE_CHECKING:
     from .cluster.client.lister import Lister as Lister
     from .cluster.client.writing import Writer as Writer
     from .cluster.controller.controller import Controller as Controller
+    from .cluster.controller.election import ElectionTimes as ElectionTimes
+    from .cluster.controller.errors import LeadershipLost as LeadershipLost
+    from .cluster.controller.errors import NotSynced as NotSynced
     from .cluster.controller.errors import TerminalError as TerminalError
     from .cluster.controller.leader import LeaderElector as LeaderElector
+    from .cluster.controller.parking import Parked as Parked
     from .cluster.controller.ports import Result as Result
     from .cluster.controller.sources import Source as Source
     from .cluster.controller.sources import owner_of as owner_of
+    from .cluster.controller.tracing import OpenTelemetryTracing as OpenTelemetryTracing
     from .cluster.informers.discovered import Appeared as Appeared
     from .cluster.informers.discovered import Vanished as Vanished
     from .cluster.informers.factory import InformerFactory as InformerFactory
@@ -56,7 +61,13 @@ if TYPE_CHECKING:
     from .cluster.observability.health import HealthBounds as HealthBounds
     from .cluster.observability.registering import metrics as metrics
     from .cluster.observability.serving import serve_health as serve_health
+    from .cluster.workqueue.limiters import BucketLimiter as BucketLimiter
     from .cluster.workqueue.limiters import ExponentialLimiter as ExponentialLimiter
+    from .cluster.workqueue.limiters import FastSlowLimiter as FastSlowLimiter
+    from .cluster.workqueue.limiters import MaxOfLimiter as MaxOfLimiter
+    from .cluster.workqueue.limiters import RateLimiter as RateLimiter
+    from .cluster.workqueue.limiters import WithMaxWaitLimiter as WithMaxWaitLimiter
+    from .cluster.workqueue.limiters import default_limiter as default_limiter
     from .cluster.workqueue.queue import ShutDown as ShutDown
     from .cluster.workqueue.queue import WorkQueue as WorkQueue
     from .shards.api.requests import ApiRequest as ApiRequest
@@ -68,11 +79,14 @@ __version__ = "0.1.0"
 _NAMES = {
     "ApiRequest": "shards.api.requests",
     "Appeared": "cluster.informers.discovered",
+    "BucketLimiter": "cluster.workqueue.limiters",
     "Client": "cluster.client.connect",
     "Controller": "cluster.controller.controller",
     "Count": "cluster.client.answers",
+    "ElectionTimes": "cluster.controller.election",
     "EventHandler": "cluster.informers.handlers",
     "ExponentialLimiter": "cluster.workqueue.limiters",
+    "FastSlowLimiter": "cluster.workqueue.limiters",
     "Freshness": "cluster.client.answers",
     "Groups": "cluster.client.answers",
     "Health": "cluster.observability.health",
@@ -81,17 +95,25 @@ _NAMES = {
     "InformerFactory": "cluster.informers.factory",
     "KubeObject": "cluster.informers.objects",
     "LeaderElector": "cluster.controller.leader",
+    "LeadershipLost": "cluster.controller.errors",
     "Lister": "cluster.client.lister",
+    "MaxOfLimiter": "cluster.workqueue.limiters",
+    "NotSynced": "cluster.controller.errors",
     "ObjectList": "cluster.client.answers",
+    "OpenTelemetryTracing": "cluster.controller.tracing",
+    "Parked": "cluster.controller.parking",
+    "RateLimiter": "cluster.workqueue.limiters",
     "Result": "cluster.controller.ports",
     "ShutDown": "cluster.workqueue.queue",
     "Source": "cluster.controller.sources",
     "TerminalError": "cluster.controller.errors",
     "Vanished": "cluster.informers.discovered",
+    "WithMaxWaitLimiter": "cluster.workqueue.limiters",
     "WorkQueue": "cluster.workqueue.queue",
     "Writer": "cluster.client.writing",
     "configure_logging": "shards.logs",
     "connect": "cluster.client.connect",
+    "default_limiter": "cluster.workqueue.limiters",
     "local": "cluster.client.connect",
     "metrics": "cluster.observability.registering",
     "owner_of": "cluster.controller.sources",

@@ -8,8 +8,8 @@ Only keys go through the queue: a reconcile looks at the world as it is then, so
 twice or out of order make no difference, and neither does a restart. One key is reconciled by one worker at a time.
 
 Winding down: handlers are removed, workers finish what is in the queue for `stop_grace_s`, then they are cancelled. A
-controller that has lost its leadership has no such grace. What was not finished is found again by whoever runs next,
-because everything there is comes as initial objects.
+controller that has lost its leadership has no such grace, and begins nothing while its lease is over. What was not
+finished is found again by whoever runs next, because everything there is comes as initial objects.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ SYNC_TIMEOUT_S = 120.0
 """controller-runtime's ``CacheSyncTimeout``."""
 CANCEL_S = 5.0
 """How long a reconcile that was cancelled, or a handler that is removed, may take to end."""
+NOT_LEADING_S = 0.1
+"""How often a worker looks whether it may begin."""
 
 
 class Controller:
@@ -47,9 +49,10 @@ class Controller:
     `reconcile(key)` is async, or a plain function, which then runs in a thread. `queue` replaces the controller's
     own, which is new in each run and called like the controller; `fair_by` is for the controller's own. `workers`
     is how many keys are reconciled at once. `retries_max`, `timeout_s`, `hung_after_s` and parking are explained in
-    `reconciling`; None for the first two means without limit. `leader`: run only while elected. `sync_timeout_s`
-    None waits for sources for ever. `tracing` follows events to reconciles; by default OpenTelemetry does, if a tracer
-    provider is set up when the controller begins to run (`tracing`).
+    `reconciling`; None for the first two means without limit. `on_parked`, plain or async, is told of each item that
+    is given up, before the item is done; an async one may take `reconciling.ON_PARKED_S`. `leader`: run only while
+    elected. `sync_timeout_s` None waits for sources for ever. `tracing` follows events to reconciles; by default
+    OpenTelemetry does, if a tracer provider is set up when the controller begins to run (`tracing`).
     """
 
     def __init__(
@@ -104,7 +107,6 @@ class Controller:
         self._reconciler = Reconciler(
             name,
             reconcile,
-            workers=workers,
             retries_max=retries_max,
             timeout_s=timeout_s,
             hung_after_s=hung_after_s,
@@ -293,11 +295,19 @@ class Controller:
             except ShutDown:
                 return
             try:
+                await self._may_begin()
                 await self._reconciler.once(queue, key, priority, causes.take(key), queue_s)
             finally:
                 queue.done(key)
             # A reconcile that never waits must not keep everybody else from running.
             await asyncio.sleep(0)
+
+    async def _may_begin(self) -> None:
+        """Waits while the lease is over by its own clock. Mostly that is for good, and the worker is cancelled then:
+        the item is left undone, and found again by whoever leads next.
+        """
+        while self._leader is not None and not self._leader.is_leader:  # noqa: ASYNC110 - time alone decides
+            await asyncio.sleep(NOT_LEADING_S)
 
     # -- winding down ----------------------------------------------------------------------------------------
 
@@ -308,6 +318,10 @@ class Controller:
         workers: Sequence[asyncio.Task[None]],
     ) -> None:
         may_finish = self._leader is None or self._leader.is_leader
+        if not may_finish:
+            # At once: whatever else there is to wait for, somebody else may lead any moment.
+            for worker in workers:
+                worker.cancel()
         try:
             await _removed(self.name, registrations)
             if workers and not await queue.drain(self._stop_grace_s if may_finish else 0.0):
@@ -326,9 +340,12 @@ class Controller:
                 await asyncio.sleep(0)
                 for worker in workers:
                     worker.cancel()
-                await asyncio.wait(workers, timeout=CANCEL_S)
-            self._reconciler.close()
-            self._tell_of_stragglers(workers)
+            try:
+                if workers:
+                    await asyncio.wait(workers, timeout=CANCEL_S)
+            finally:
+                self._reconciler.close()
+                self._tell_of_stragglers(workers)
 
     def _tell_of_stragglers(self, workers: Sequence[asyncio.Task[None]]) -> None:
         left = [worker for worker in workers if not worker.done()]

@@ -2,15 +2,17 @@
 
 The rules are client-go's (``tools/leaderelection``). A lease is valid for as long as it says after this candidate
 saw it change, by this candidate's own clock: times in the record are other machines' and are not believed, so any
-difference between clocks is tolerated, as long as they run at about the same speed. The safety of it: a leader
-gives up `renew_deadline_s` after it began to renew in vain, others wait `lease_duration_s` after they last saw it
-renew, and the second is longer.
+difference between clocks is tolerated, as long as they run at about the same speed. The safety of it: others wait
+`lease_duration_s` after they saw the leader renew. That is later than the leader sent it, and the leader counts from
+then, however late the answer comes. It gives up `renew_deadline_s` after it began to renew in vain, and in any case
+`margin_s` before its lease ends, so that what it led has ended by then as well.
 
-One thing is stricter than in client-go: a leader that *sees* somebody else's name in the record has lost then and
-there, and does not go on until its deadline.
+Two things are stricter than in client-go, the second being that limit by the lease; the first: a leader that *sees*
+somebody else's name in the record has lost then and there, and does not go on until its deadline.
 
-Nobody is fenced: a leader whose process stood still for longer than its lease finds out when it runs again, and
-what it had under way may reach the API server late. Reconciling is to be safe against that, by resource versions.
+Nobody is fenced: a leader whose process stood still for longer than its lease gives up when it runs again, without
+another try, and what it had under way may reach the API server late. Reconciling is to be safe against that, by
+resource versions.
 """
 
 from __future__ import annotations
@@ -32,6 +34,11 @@ class ElectionTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which a leader tries to renew before it gives up."""
     retry_period_s: float = 2.0
     """Seconds between two tries."""
+
+    @property
+    def margin_s(self) -> float:
+        """Seconds that a leader gives up before its lease ends, at least: half of what is beyond the deadline."""
+        return (self.lease_duration_s - self.renew_deadline_s) / 2
 
     def __post_init__(self) -> None:
         """Raises ValueError where two periods contradict each other, as client-go's validation does."""
@@ -64,7 +71,12 @@ class Election:
         self.seen = LeaseRecord()
         """The record as it was last seen, or as it was last written."""
         self.seen_at = float("-inf")
-        """When it was first seen like that."""
+        """When it was first seen like that; for what this candidate wrote, when it was sent."""
+
+    @property
+    def ends_at(self) -> float:
+        """When the record's time is over."""
+        return self.seen_at + self.seen.duration_s
 
     @property
     def holds(self) -> bool:
@@ -73,20 +85,25 @@ class Election:
 
     def valid(self, now: float) -> bool:
         """The record's time is not over."""
-        return self.seen_at + self.seen.duration_s > now
+        return self.ends_at > now
 
     def taken(self, now: float) -> bool:
         """Somebody else leads, and has to be left alone."""
         return bool(self.seen.holder) and not self.holds and self.valid(now)
 
     def observe(self, record: LeaseRecord, now: float) -> None:
-        """The record was read. Its time begins anew only if it has changed."""
-        if record != self.seen:
-            self.wrote(record, now)
+        """The record was read. Its time begins anew only if it has changed.
 
-    def wrote(self, record: LeaseRecord, now: float) -> None:
-        """The record was written."""
-        self.seen, self.seen_at = record, now
+        Not that of a leader's own, which it wrote without being answered: nobody knows how long ago that arrived.
+        """
+        if record == self.seen:
+            return
+        own = self.holds and record.holder == self.identity
+        self.wrote(record, self.seen_at if own else now)
+
+    def wrote(self, record: LeaseRecord, sent_at: float) -> None:
+        """The record was written; the server took it at `sent_at` at the earliest."""
+        self.seen, self.seen_at = record, sent_at
 
     def bid(self, moment: str) -> LeaseRecord:
         """The record that makes this candidate leader, or keeps it one, over the one that was seen last."""

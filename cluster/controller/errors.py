@@ -6,7 +6,30 @@ from ...shards.model.errors import ShoalError, TimedOut
 
 
 class TerminalError(Exception):
-    """Raised by a reconcile: trying again is no use until the object changes. The item is parked at once."""
+    """Raised by a reconcile: trying again is no use until the object changes. The item is parked at once.
+
+    It counts as well as the cause of another error (``raise … from``) and in an exception group.
+    """
+
+
+def is_terminal(error: BaseException | None) -> bool:
+    """Whether it is a `TerminalError`, or has one among its causes (``raise … from``) or in its group.
+
+    What merely happened to be handled when it was raised (``__context__``) does not count.
+    """
+    left, seen = [error], set[int]()
+    while left:
+        one = left.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, TerminalError):
+            return True
+        # Causes may form a circle.
+        seen.add(id(one))
+        left.append(one.__cause__)
+        if isinstance(one, BaseExceptionGroup):
+            left.extend(one.exceptions)
+    return False
 
 
 class LeadershipLost(ShoalError):  # noqa: N818 - the name says it

@@ -5,6 +5,9 @@ record. While ``lead`` winds down after a cancellation the lease is still renewe
 ``lead`` has ended, so that nobody else begins before. What a failing API server costs is bounded by request: half of
 the renew deadline, so that one request that hangs does not take the leadership along.
 
+When the lease is lost, ``lead`` is cancelled; if it goes on, again, half of the margin before the lease ends
+(`ElectionTimes.margin_s`), and is waited for until then. Whoever ignores both is left behind.
+
 Needed permissions: get, create and update of ``leases.coordination.k8s.io`` in the namespace.
 """
 
@@ -91,8 +94,6 @@ class LeaderElector:
         self._uniform = uniform
         self._document: Mapping[str, Any] | None = None
         """The Lease as it was last read or written; its version is what an update is conditional on."""
-        self._margin_s = self._times.lease_duration_s - self._times.renew_deadline_s
-        """Between a leader's giving up and somebody else's beginning, at least."""
         self._running = self._leading = self._withheld = False
         self._reported = ""
         self._problem = ""
@@ -158,7 +159,9 @@ class LeaderElector:
 
     async def _acquire(self) -> None:
         log.info("attempting to acquire the lease", extra=self._extra())
-        while not await self._try():  # noqa: ASYNC110 - what is waited for happens elsewhere
+        loop = asyncio.get_running_loop()
+        # A process that stood still before it was answered may have been elected long ago.
+        while not (await self._try() and self._election.valid(loop.time())):  # noqa: ASYNC110 - as time goes by
             await asyncio.sleep(self._times.retry_period_s * (1 + JITTER * self._uniform()))
         self._leading = True
         self._terms += 1
@@ -173,7 +176,7 @@ class LeaderElector:
                 await self._evict(leading, renewing)
         except asyncio.CancelledError:
             leading.cancel()
-            await asyncio.wait({leading}, timeout=self._wind_down_s)
+            await self._wound_down(leading, renewing)
             self._tell_of_failure(leading)
             raise
         finally:
@@ -183,21 +186,20 @@ class LeaderElector:
             if not leading.done():
                 log.error("what was led goes on after its end was asked for", extra=self._extra())
                 leading.cancel()
-                await asyncio.wait({leading}, timeout=self._margin_s)
+                half_s = self._times.margin_s / 2
+                await asyncio.wait({leading}, timeout=max(half_s, min(self._left_s(), 4 * half_s)))
             elif self._release_on_cancel and not self._withheld:
                 await self._release()
         leading.result()
 
     async def _evict(self, leading: asyncio.Task[None], renewing: asyncio.Task[None]) -> None:
-        """The lease is lost: ends what is led while nobody else can have begun.
+        """The lease is lost: ends what is led, while nobody else can have begun unless the process stood still.
 
         Raises:
             LeadershipLost: always.
         """
-        self._leading = False
-        log.warning("lost the lease", extra=self._extra(leader=self.leader))
         leading.cancel()
-        await asyncio.wait({leading}, timeout=self._margin_s)
+        await self._lost(leading)
         self._tell_of_failure(leading)
         now_leads = self.leader if self.leader != self.identity else ""
         raise LeadershipLost(
@@ -209,6 +211,26 @@ class LeaderElector:
             )
         ) from (renewing.exception() if not renewing.cancelled() else None)
 
+    async def _wound_down(self, leading: asyncio.Task[None], renewing: asyncio.Task[None]) -> None:
+        """Waits for what was cancelled, as long as it may take; shorter if the lease is lost meanwhile."""
+        await asyncio.wait(
+            {leading, renewing}, timeout=self._wind_down_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if renewing.done() and not leading.done():
+            await self._lost(leading)
+
+    async def _lost(self, leading: asyncio.Task[None]) -> None:
+        """Gives what was cancelled until shortly before the lease ends; when it is too late, a moment."""
+        self._leading = False
+        log.warning("lost the lease", extra=self._extra(leader=self.leader))
+        half_s = self._times.margin_s / 2
+        await asyncio.wait({leading}, timeout=max(self._left_s() - half_s, half_s))
+
+    def _left_s(self) -> float:
+        """Until this candidate's lease ends; 0 if it has none."""
+        election = self._election
+        return max(0.0, election.ends_at - asyncio.get_running_loop().time()) if election.holds else 0.0
+
     def _tell_of_failure(self, leading: asyncio.Task[None]) -> None:
         """What was led may fail while it is being ended; something else is raised then, so it is logged."""
         if leading.done() and not leading.cancelled() and (error := leading.exception()) is not None:
@@ -216,15 +238,23 @@ class LeaderElector:
 
     async def _renew(self) -> None:
         """Returns when the lease is lost."""
-        while await self._renewed():
+        while self._still_valid() and await self._renewed() and self._still_valid():
             self._renewals += 1
             await asyncio.sleep(self._times.retry_period_s)
+
+    def _still_valid(self) -> bool:
+        """False if the lease's time is over, which a process that stood still finds."""
+        if self._election.valid(asyncio.get_running_loop().time()):
+            return True
+        self._problem = self._problem or "the process stood still until the lease was over"
+        return False
 
     async def _renewed(self) -> bool:
         loop, period = asyncio.get_running_loop(), self._times.retry_period_s
         began = loop.time()
+        end = min(began + self._times.renew_deadline_s, self._election.ends_at - self._times.margin_s)
         try:
-            async with asyncio.timeout(self._times.renew_deadline_s):
+            async with asyncio.timeout_at(end):
                 while not await self._try():
                     if self.leader and not self._election.holds:
                         return False
@@ -238,9 +268,8 @@ class LeaderElector:
 
     async def _release(self) -> None:
         """Gives the lease back if it is still ours; nobody minds if that fails. Not after it has run out."""
-        loop, election = asyncio.get_running_loop(), self._election
-        left_s = election.seen_at + election.seen.duration_s - loop.time()
-        if not election.holds or left_s <= 0:
+        election, left_s = self._election, self._left_s()
+        if left_s <= 0:
             return
         try:
             async with asyncio.timeout(min(left_s, self._times.renew_deadline_s)):
@@ -307,13 +336,15 @@ class LeaderElector:
         return await self._sent(ApiRequest("PUT", path, (), _HEADERS, _encode(document)), record)
 
     async def _sent(self, request: ApiRequest, record: LeaseRecord) -> bool:
+        # NB: the lease counts from when the server took it, which may be long before its answer arrives.
+        sent_at = asyncio.get_running_loop().time()
         try:
             document = await self._ask(request)
             record_of(document)
         except (ShoalError, TimeoutError, msgspec.ValidationError) as error:
             return self._failed(error)
         self._document = document
-        self._election.wrote(record, asyncio.get_running_loop().time())
+        self._election.wrote(record, sent_at)
         self._problem = ""
         return True
 

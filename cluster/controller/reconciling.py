@@ -6,7 +6,7 @@ the reconcile …   the item …
 returns           is forgotten by the limiter; with `requeue_after_s` it comes again then
 raises            comes again after the limiter's delay; after `retries_max` such in a row it is parked
 takes `timeout_s` the same; the reconcile is cancelled
-TerminalError     is parked at once
+TerminalError     is parked at once (`errors.is_terminal`: in a group, or as a cause, too)
 ================= =============================================================================================
 
 A parked item is tried again when an event puts it into the queue, and from the beginning. A reconcile that takes
@@ -20,19 +20,22 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
 from typing import Any
 
 from ...shards.model.refs import Key
 from ..workqueue.queue import WorkQueue
-from .errors import TerminalError
+from .errors import TerminalError, is_terminal
 from .parking import Parked, ParkingLot
 from .ports import NoTracing, Reconcile, ReconcileSpan, Requeue, Result, Tracing
 from .statistics import Outcome, Tally
+from .threads import Threads
 
 log = logging.getLogger("shoal.cluster.controller")
+
+ON_PARKED_S = 10.0
+"""How long an async `on_parked` may take. Its worker waits for it."""
 
 
 class _TimedOut(Exception):  # noqa: N818 - becomes the text of a failure
@@ -47,7 +50,6 @@ class Reconciler:
         name: str,
         reconcile: Reconcile,
         *,
-        workers: int,
         retries_max: int | None,
         timeout_s: float | None,
         hung_after_s: float,
@@ -56,22 +58,25 @@ class Reconciler:
     ) -> None:
         self._name = name
         self._reconcile: Callable[[Key], Any] = reconcile
-        self._workers = workers
         self._retries_max = retries_max
         self._timeout_s = timeout_s
         self._hung_after_s = hung_after_s
         self._on_parked = on_parked
         self._tracing: Tracing = NoTracing()
         self._async = is_async(reconcile)
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: Threads | None = None
         self._failures: dict[Key, int] = {}
         """Failures in a row of items that are to be tried again."""
         self._lot = ParkingLot(parked_max)
         self._began: dict[Key, float] = {}
         self._hung: set[Key] = set()
         self.tally = Tally()
-        self.in_threads = 0
-        """Plain functions that run."""
+        self._in_threads = 0
+
+    @property
+    def in_threads(self) -> int:
+        """Plain functions that run, those of earlier runs included."""
+        return self._in_threads
 
     @property
     def parked(self) -> Mapping[Key, Parked]:
@@ -110,7 +115,9 @@ class Reconciler:
             with self._tracing.reconcile(
                 self._name, key, self._failures.get(key, 0), causes, queue_s
             ) as span:
-                outcome = await self._told(span, queue, key, priority)
+                outcome, parked = await self._told(span, queue, key, priority)
+                if parked is not None:
+                    await self._tell_of_parked(parked)
         finally:
             watch.cancel()
             del self._began[key]
@@ -120,7 +127,9 @@ class Reconciler:
                 log.info("a hung reconcile has ended", extra=self._extra(key, outcome=outcome))
         return outcome
 
-    async def _told(self, span: ReconcileSpan, queue: WorkQueue[Key], key: Key, priority: int) -> Outcome:
+    async def _told(
+        self, span: ReconcileSpan, queue: WorkQueue[Key], key: Key, priority: int
+    ) -> tuple[Outcome, Parked | None]:
         """The call, what becomes of the item, and a span that is told of both."""
         error: BaseException
         try:
@@ -138,11 +147,11 @@ class Reconciler:
         except Exception as failure:  # noqa: BLE001 - whatever it is, it is the item's failure
             error = failure
         else:
-            return outcome
-        outcome = self._failed(queue, key, priority, error)
-        requeue: Requeue = "parked" if key in self._lot.parked else "rate_limited"
+            return outcome, None
+        outcome, parked = self._failed(queue, key, priority, error)
+        requeue: Requeue = "rate_limited" if parked is None else "parked"
         span.ended(outcome, error=error, requeue=requeue)
-        return outcome
+        return outcome, parked
 
     def begin(self, tracing: Tracing) -> None:
         """A new run: everything is looked at afresh, and what is gone will not be told of."""
@@ -153,7 +162,7 @@ class Reconciler:
     def close(self) -> None:
         """No more calls. Threads that run go on to their end."""
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.close()
             self._threads = None
 
     # -- calling ---------------------------------------------------------------------------------------------
@@ -184,20 +193,15 @@ class Reconciler:
 
     async def _in_thread(self, key: Key) -> Any:
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._workers, thread_name_prefix=f"{self._name}-reconcile")
-        self.in_threads += 1
+            self._threads = Threads(f"{self._name}-reconcile")
+        self._in_threads += 1
         # NB: the count follows the thread, not who waits for it, who may be cancelled.
-        call = self._threads.submit(partial(copy_context().run, self._reconcile, key))
-        loop = asyncio.get_running_loop()
-        call.add_done_callback(lambda _: self._thread_ended(loop))
-        return await asyncio.wrap_future(call)
+        return await self._threads.call(
+            partial(copy_context().run, self._reconcile, key), ended=self._thread_ended
+        )
 
-    def _thread_ended(self, loop: asyncio.AbstractEventLoop) -> None:
-        def ended() -> None:
-            self.in_threads -= 1
-
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(ended)
+    def _thread_ended(self) -> None:
+        self._in_threads -= 1
 
     def _hangs(self, key: Key) -> None:
         self._hung.add(key)
@@ -214,11 +218,13 @@ class Reconciler:
         queue.add_after(key, result.requeue_after_s, priority=priority)
         return "requeue_after"
 
-    def _failed(self, queue: WorkQueue[Key], key: Key, priority: int, error: BaseException) -> Outcome:
-        failures = self._failures.get(key, 0) + 1
-        terminal = isinstance(error, TerminalError)
+    def _failed(
+        self, queue: WorkQueue[Key], key: Key, priority: int, error: BaseException
+    ) -> tuple[Outcome, Parked | None]:
+        failures, parked = self._failures.get(key, 0) + 1, None
+        terminal = is_terminal(error)
         if terminal or (self._retries_max is not None and failures > self._retries_max):
-            self._park(queue, key, failures, error)
+            parked = self._park(queue, key, failures, error)
         else:
             self._failures[key] = failures
             queue.add_rate_limited(key, priority=priority)
@@ -227,17 +233,17 @@ class Reconciler:
                 extra=self._extra(key, attempts=failures, error=_text(error)),
             )
         if terminal:
-            return "terminal"
-        return "timeout" if isinstance(error, _TimedOut) else "error"
+            return "terminal", parked
+        return "timeout" if isinstance(error, _TimedOut) else "error", parked
 
-    def _park(self, queue: WorkQueue[Key], key: Key, failures: int, error: BaseException) -> None:
+    def _park(self, queue: WorkQueue[Key], key: Key, failures: int, error: BaseException) -> Parked:
         queue.forget(key)
         self._failures.pop(key, None)
         parked = Parked(
             key=key,
             error=_text(error),
             attempts=failures,
-            terminal=isinstance(error, TerminalError),
+            terminal=is_terminal(error),
             at=asyncio.get_running_loop().time(),
         )
         self._lot.park(parked)
@@ -247,12 +253,19 @@ class Reconciler:
             extra=self._extra(key, attempts=failures, error=parked.error),
             exc_info=error,
         )
+        return parked
+
+    async def _tell_of_parked(self, parked: Parked) -> None:
+        """Before the item is done, so that whoever is told is told in order."""
         if self._on_parked is None:
             return
         try:
-            self._on_parked(parked)
+            told = self._on_parked(parked)
+            if inspect.isawaitable(told):
+                async with asyncio.timeout(ON_PARKED_S):
+                    await told
         except Exception:
-            log.exception("on_parked failed", extra=self._extra(key))
+            log.exception("on_parked failed", extra=self._extra(parked.key))
 
     def _extra(self, key: Key, **more: object) -> dict[str, object]:
         return {"controller": self._name, "key": key, **more}

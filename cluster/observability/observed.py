@@ -93,9 +93,11 @@ class Observed:
         controllers: Iterable[Controller] = (),
         queues: Iterable[WorkQueue[Any]] = (),
         leaders: Iterable[LeaderElector] = (),
+        bounds: HealthBounds | None = None,
     ) -> None:
         """Raises ValueError: two of a kind have the same name, or a queue has none."""
         self.client = client
+        self.bounds = bounds or HealthBounds()
         self._loop = asyncio.get_running_loop()
         self._controllers: dict[str, Controller] = {}
         self._queues: dict[str, WorkQueue[Any]] = {}
@@ -120,7 +122,7 @@ class Observed:
         """Those that were given."""
         return tuple(self._controllers.values())
 
-    def now(self, bounds: HealthBounds | None = None) -> Snapshot:
+    def now(self) -> Snapshot:
         """Everything. On the event loop."""
         controllers, factory = self._controllers, self.client.informers
         queues = {name: one.queue for name, one in controllers.items() if one.queue is not None}
@@ -133,7 +135,7 @@ class Observed:
             queues={name: queue.statistics() for name, queue in queues.items()},
             controllers={name: one.statistics() for name, one in controllers.items()},
             leaders=tuple(leader.statistics() for leader in self._leaders.values()),
-            health=health_of(informers, health, closed=factory.closed, bounds=bounds),
+            health=health_of(informers, health, closed=factory.closed, bounds=self.bounds),
         )
 
     def ask(self) -> Future[Snapshot] | None:

@@ -37,6 +37,7 @@ from ..controller.controller import Controller
 from ..controller.leader import LeaderElector
 from ..workqueue.queue import WorkQueue
 from .families import described, families
+from .health import HealthBounds
 from .observed import Observed, ObservedClient, snapshots
 
 R = TypeVar("R")
@@ -158,6 +159,7 @@ def metrics(
     leaders: Iterable[LeaderElector] = (),
     registry: CollectorRegistry = REGISTRY,
     name: str = "",
+    bounds: HealthBounds | None = None,
 ) -> Registered:
     """Has a registry expose the informers of a client, and what works with them, until the result is closed.
 
@@ -170,6 +172,7 @@ def metrics(
         leaders: Others.
         registry: Where to; by default the one that prometheus_client's own functions expose.
         name: Value of the label ``client``; by default where the client's server is.
+        bounds: From when on something is a problem, for ``shoal_client_live`` and whoever serves this client's health.
 
     Raises:
         ValueError: two of a kind have the same name; the client is in this registry already, or its name is taken.
@@ -180,7 +183,9 @@ def metrics(
     controllers, queues, leaders = tuple(controllers), tuple(queues), tuple(leaders)
 
     def observed(it: ObservedClient) -> Registered:
-        return hub.add(name, Observed(it, controllers=controllers, queues=queues, leaders=leaders))
+        return hub.add(
+            name, Observed(it, controllers=controllers, queues=queues, leaders=leaders, bounds=bounds)
+        )
 
     if isinstance(client, ObservedClient):
         return observed(client)

@@ -112,11 +112,13 @@ async def serve_health(
         queues: See there.
         leaders: See there.
         registry: What ``/metrics`` exposes. The client is put into it, unless it is there.
-        bounds: From when on something is a problem.
+        bounds: From when on something is a problem, for health and ``shoal_client_live`` alike; those of the
+            registration if the client is in the registry already.
 
     Raises:
         SettingsError: `listen` has another form, or cannot be listened on.
-        ValueError, TypeError: as `metrics`; controllers and the like are given, although the client is registered.
+        ValueError, TypeError: as `metrics`; controllers and the like, or other bounds, are given, although the client
+            is registered.
     """
     host, port = parse_listen(listen)
     controllers, queues, leaders = tuple(controllers), tuple(queues), tuple(leaders)
@@ -124,16 +126,20 @@ async def serve_health(
     mine = registered is None
     if registered is None:
         registered = metrics(
-            client, controllers=controllers, queues=queues, leaders=leaders, registry=registry
+            client, controllers=controllers, queues=queues, leaders=leaders, registry=registry, bounds=bounds
         )
     elif controllers or queues or leaders:
         raise ValueError(
             f"the {client!r} is in this registry already: give controllers, queues and leaders to shoal.metrics"
         )
+    elif bounds is not None and bounds != registered.observed.bounds:
+        raise ValueError(
+            f"the {client!r} is in this registry already, with other bounds: give them to shoal.metrics"
+        )
     ends = registered.close if mine else _nothing
     try:
         listener = bind(host, port)
-        app = _App(registered, registry, bounds or HealthBounds(), guarded=names_loopback(host))
+        app = _App(registered, registry, guarded=names_loopback(host))
         server = HttpServer(app, listener, limits=LIMITS)
         await server.start()
     except BaseException:
@@ -152,12 +158,9 @@ def _nothing() -> None:
 class _App:
     """The ASGI application."""
 
-    def __init__(
-        self, registered: Registered, registry: CollectorRegistry, bounds: HealthBounds, *, guarded: bool
-    ) -> None:
+    def __init__(self, registered: Registered, registry: CollectorRegistry, *, guarded: bool) -> None:
         self._observed = registered.observed
         self._registry = registry
-        self._bounds = bounds
         self._guarded = guarded
 
     async def __call__(self, scope: Mapping[str, Any], receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI
@@ -193,7 +196,7 @@ class _App:
     def _health(self, name: str, query: bytes) -> tuple[int, str, bytes]:
         asked = parse_qsl(query.decode("latin-1"), keep_blank_values=True)
         verbose = any(key == "verbose" for key, _ in asked)
-        health = self._observed.now(self._bounds).health
+        health = self._observed.now().health
         checks: list[Check] = [*(health.ready_checks if name == "readyz" else health.live_checks)]
         exclude = [value for key, value in asked if key == "exclude"]
         well, text = render_checks(checks, name, exclude=exclude, verbose=verbose)

@@ -27,7 +27,10 @@ class Link:
     def __init__(self, app: ApiServerApp) -> None:
         self._connection = InProcessConnection(app)
         self.state = "good"
-        """``good``, ``cut`` (refused at once), ``deaf`` (nothing arrives), ``mute`` (it arrives, unanswered)."""
+        """``good``, ``cut`` (refused at once), ``deaf`` (nothing arrives), ``mute`` (it arrives, unanswered), ``late``
+        (it arrives, and is answered after `late_s`).
+        """
+        self.late_s = 4.7
         self.requests: list[tuple[float, str]] = []
 
     @asynccontextmanager
@@ -40,6 +43,8 @@ class Link:
             if self.state == "mute":
                 await response.read()
                 await asyncio.sleep(1e6)
+            if self.state == "late":
+                await asyncio.sleep(self.late_s)
             yield response
 
     async def aclose(self) -> None:
@@ -104,8 +109,10 @@ class Candidate:
         try:
             await asyncio.sleep(1e6)
         finally:
-            await asyncio.sleep(self.wind_down_s)
-            term.ended = loop.time()
+            try:
+                await asyncio.sleep(self.wind_down_s)
+            finally:
+                term.ended = loop.time()
 
     def start(self) -> Candidate:
         self.task = asyncio.create_task(self._run(), name=f"candidate {self.elector.identity}")

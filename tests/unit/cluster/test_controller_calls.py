@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +75,60 @@ async def test_a_thread_that_goes_on_after_the_end_is_told_of(caplog: pytest.Log
     [record] = [one for one in caplog.records if one.message == "reconciles go on after the controller's end"]
     assert (record.tasks, record.threads) == (0, 1)  # type: ignore[attr-defined]
     go_on.set()
+
+
+ENDS = """
+import asyncio, sys, threading
+sys.path[:0] = sys.argv[1:]
+from support.told import ToldInformer, thing
+from shoal.cluster.controller.controller import Controller
+
+begun = threading.Event()
+
+def reconcile(key):
+    begun.set()
+    threading.Event().wait()
+
+async def main():
+    informer = ToldInformer("things", thing("x/a"))
+    controller = Controller("demo", reconcile, sources=[informer], stop_grace_s=0.0)
+    task = asyncio.create_task(controller.run())
+    await asyncio.to_thread(begun.wait)
+    controller.stop()
+    await task
+
+asyncio.run(main())
+print("ended")
+"""
+
+
+def test_a_plain_function_that_hangs_does_not_keep_the_process_from_ending() -> None:
+    tests = str(Path(__file__).parents[2])
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS, tests], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert ended.stdout == "ended\n"
+
+
+async def test_threads_are_reused_and_end_with_the_run() -> None:
+    def reconcile(key: Key) -> None:
+        if key == "x/0":
+            raise StopIteration
+
+    def alive() -> list[str]:
+        return [one.name for one in threading.enumerate() if one.name.startswith("reused-reconcile")]
+
+    controller = Controller("reused", reconcile, sources=[things(50)], workers=3, retries_max=0)
+    async with asyncio.timeout(60):
+        task = asyncio.create_task(controller.run())
+        while sum(controller.statistics().outcomes.values()) < 50:
+            await asyncio.sleep(0.001)
+        assert 1 <= len(alive()) <= 3
+        assert "StopIteration" in controller.parked[Key("x/0")].error
+        controller.stop()
+        await task
+        while alive():
+            await asyncio.sleep(0.001)
 
 
 async def test_errors_and_coroutines_of_plain_functions() -> None:

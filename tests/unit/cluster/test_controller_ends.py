@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.apiserver import in_virtual_time
 from support.candidates import LEASE, Contest
+from support.clock import VirtualLoop
 from support.told import ToldInformer, thing
 
 from shoal.cluster.controller.controller import Controller
@@ -234,6 +235,64 @@ def test_a_lost_leadership_has_no_grace() -> None:
         assert now() == 6
         assert slow.ended == []
         assert controller.statistics().outcomes == {"cancelled": 2}
+
+    virtually(main())
+
+
+def test_nothing_is_begun_when_the_lease_is_over_before_that_is_noticed() -> None:
+    async def main() -> None:
+        begun: list[Key] = []
+
+        async def blocks(key: Key) -> None:
+            begun.append(key)
+            # The whole process stands still: nobody else runs, and the clock goes on.
+            loop = asyncio.get_running_loop()
+            assert isinstance(loop, VirtualLoop)
+            loop.now += 21
+
+        candidate = Contest().candidate("a")
+        controller = Controller("demo", blocks, sources=[things(3)], workers=1, leader=candidate.elector)
+        with pytest.raises(LeadershipLost, match="stood still"):
+            await controller.run()
+        assert begun == ["x/0"]
+        assert controller.queue is not None
+        assert now() == pytest.approx(21, abs=0.2)
+
+    virtually(main())
+
+
+def test_a_lost_leadership_cancels_before_it_waits_for_informers() -> None:
+    class Stuck(ToldInformer):
+        def add_handler(self, handler: Any, **more: Any) -> Any:
+            registration = super().add_handler(handler, **more)
+            removed = registration.remove
+
+            async def remove() -> None:
+                await asyncio.sleep(3)
+                await removed()
+
+            registration.remove = remove  # type: ignore[method-assign]
+            return registration
+
+    async def main() -> None:
+        contest, ended = Contest(), []
+
+        async def reconcile(key: Key) -> None:
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                ended.append(now())
+
+        candidate = contest.candidate("a")
+        controller = Controller(
+            "demo", reconcile, sources=[Stuck("things", thing("x/0"))], leader=candidate.elector
+        )
+        task = asyncio.create_task(controller.run())
+        await asyncio.sleep(5)
+        await contest.patch({"spec": {"holderIdentity": "usurper"}})
+        with pytest.raises(LeadershipLost):
+            await task
+        assert ended == [6]
 
     virtually(main())
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 from support.apiserver import in_virtual_time
-from support.reconciles import Log, failing, running
+from support.reconciles import Log, failing, now, running
 from support.told import ToldInformer, thing
 
 from shoal.cluster.controller.controller import Controller
@@ -123,6 +123,47 @@ def test_an_error_that_will_not_go_away_is_parked_at_once() -> None:
     virtually(main())
 
 
+def grouped() -> Exception:
+    return ExceptionGroup("both", [ValueError("no"), ExceptionGroup("inner", [TerminalError("bad spec")])])
+
+
+def caused() -> Exception:
+    error = RuntimeError("cannot be made")
+    error.__cause__ = ValueError("wrapped")
+    error.__cause__.__cause__ = TerminalError("bad spec")
+    return error
+
+
+@pytest.mark.parametrize("made", [grouped, caused])
+def test_an_error_that_will_not_go_away_is_found_in_groups_and_causes(made: Callable[[], Exception]) -> None:
+    async def main() -> None:
+        informer = ToldInformer("things", thing("x/a"))
+        controller = Controller("demo", log := Log(failing(made())), sources=[informer])
+        async with running(controller):
+            await asyncio.sleep(60)
+            assert len(log.calls) == 1
+            assert controller.parked[Key("x/a")].terminal
+            assert controller.statistics().outcomes == {"terminal": 1}
+
+    virtually(main())
+
+
+def test_what_happened_to_be_handled_is_no_cause() -> None:
+    async def main() -> None:
+        circle = ValueError("no")
+        circle.__context__ = TerminalError("of something else")
+        circle.__cause__ = ValueError("its cause")
+        circle.__cause__.__cause__ = circle
+        informer = ToldInformer("things", thing("x/a"))
+        controller = Controller("demo", Log(failing(circle)), sources=[informer], retries_max=1)
+        async with running(controller):
+            await asyncio.sleep(60)
+            assert not controller.parked[Key("x/a")].terminal
+            assert controller.statistics().outcomes == {"error": 2}
+
+    virtually(main())
+
+
 def test_a_result_of_another_kind_is_such_an_error() -> None:
     async def main() -> None:
         informer = ToldInformer("things", thing("x/a"))
@@ -162,6 +203,62 @@ def test_the_list_of_parked_items_is_bounded_and_a_callback_may_fail() -> None:
             assert list(controller.parked) == ["x/7", "x/8", "x/9"]
             assert controller.statistics().parked_total == 10
             assert controller.parked[Key("x/9")].error == "TerminalError"
+
+    virtually(main())
+
+
+def test_an_async_callback_is_awaited_before_the_item_is_done() -> None:
+    async def main() -> None:
+        told: list[tuple[float, Key]] = []
+
+        async def on_parked(parked: Parked) -> None:
+            await asyncio.sleep(2)
+            told.append((now(), parked.key))
+
+        informer = ToldInformer("things", thing("x/a"), thing("x/b"))
+        log = Log(failing(TerminalError()))
+        controller = Controller("demo", log, sources=[informer], workers=1, on_parked=on_parked)
+        async with running(controller):
+            await asyncio.sleep(1)
+            informer.put(thing("x/a", 2))
+            await asyncio.sleep(30)
+        assert told == [(2, "x/a"), (4, "x/a"), (6, "x/b")], "what changes goes before what was there"
+        assert [at for at, _ in log.calls] == [0, 2, 4], "an item is not tried again while it is told of"
+
+    virtually(main())
+
+
+def test_an_async_callback_that_hangs_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async def on_parked(parked: Parked) -> None:
+            await asyncio.sleep(1e6)
+
+        informer = ToldInformer("things", thing("x/a"), thing("x/b"))
+        log = Log(failing(TerminalError()))
+        controller = Controller("demo", log, sources=[informer], workers=1, on_parked=on_parked)
+        async with running(controller):
+            await asyncio.sleep(60)
+            assert [at for at, _ in log.calls] == [0, 10]
+            assert controller.statistics().outcomes == {"terminal": 2}
+
+    virtually(main())
+    failed = [one for one in caplog.records if one.message == "on_parked failed"]
+    assert [one.key for one in failed] == ["x/a", "x/b"]  # type: ignore[attr-defined]
+
+
+def test_a_cancelled_callback_leaves_its_item_given_up() -> None:
+    async def main() -> None:
+        async def on_parked(parked: Parked) -> None:
+            await asyncio.sleep(1e6)
+
+        informer = ToldInformer("things", thing("x/a"))
+        controller = Controller(
+            "demo", Log(failing(TerminalError())), sources=[informer], stop_grace_s=1.0, on_parked=on_parked
+        )
+        async with running(controller):
+            await asyncio.sleep(1)
+        assert now() < 3
+        assert controller.statistics().outcomes == {"terminal": 1}
 
     virtually(main())
 

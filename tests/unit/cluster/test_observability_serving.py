@@ -104,6 +104,8 @@ async def test_a_handler_that_hangs_for_too_long_is_not_alive(source):
                     await asyncio.sleep(0.01)
             assert found[0] == 503
             assert "[-]hung handler mirror of informer v1/namespaces hangs: its call about " in found[2]
+            _, _, text = await ask(server, "/metrics")
+            assert Scrape(text).value("shoal_client_live") == 0, "by the bounds of the same server"
         free.set()
 
 
@@ -142,6 +144,22 @@ async def test_what_is_registered_already_stays(client):
         async with await shoal.serve_health(client, listen="127.0.0.1:0", registry=registry) as server:
             assert "[-]controller/demo does not run" in (await ask(server, "/readyz"))[2]
         assert Scrape(registry).by("client", "shoal_client_up") == {"mine": 1}
+
+
+async def test_bounds_are_those_of_the_registration(client):
+    registry, bounds = CollectorRegistry(), shoal.HealthBounds(hung_live_s=5.0)
+    with shoal.metrics(client, registry=registry, bounds=bounds):
+        for same in (None, shoal.HealthBounds(hung_live_s=5.0)):
+            async with await shoal.serve_health(
+                client, listen="127.0.0.1:0", registry=registry, bounds=same
+            ) as server:
+                assert (await ask(server, "/healthz"))[0] == 200
+        with pytest.raises(
+            ValueError, match="is in this registry already, with other bounds: give them to shoal"
+        ):
+            await shoal.serve_health(
+                client, listen="127.0.0.1:0", registry=registry, bounds=shoal.HealthBounds()
+            )
 
 
 async def test_other_requests(client):
