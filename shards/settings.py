@@ -45,7 +45,9 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     backoff_reset_s: Positive = 120.0
     """Healthy for this long: the next failure starts at `backoff_first_s` again."""
     refused_retry_s: Positive = 60.0
-    """After 401 or 403. Slow, because only a person can change the answer."""
+    """After 401 or 403 again and again: pauses double from `backoff_first_s` up to this. The first are short, because
+    a server that starts, or a token that is just being replaced, is refused for a moment; then slow, because only a
+    person can change the answer."""
     line_bytes_max: Count = 64 << 20
     """A longer line is garbage. etcd refuses objects over 1.5 MiB by default; aggregated servers may not."""
 

@@ -105,6 +105,15 @@ class ObjectList(Sequence[KubeObject]):
     def __iter__(self) -> Iterator[KubeObject]:
         return iter(self.items)
 
+    def _state(self) -> tuple[object, ...]:
+        return (self.resource_version, self.continue_token, self.remaining, self.freshness, self.items)
+
+    def __eq__(self, other: object) -> bool:
+        return self._state() == other._state() if isinstance(other, ObjectList) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.resource_version, self.items))
+
     def __repr__(self) -> str:
         more = ", and more" if self.continue_token else ""
         return f"<{len(self.items)} objects at {self.resource_version or 'no version'}{more}>"

@@ -20,6 +20,9 @@ that they may block and may call the client themselves.
 from __future__ import annotations
 
 import asyncio
+import atexit
+import os
+import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, Concatenate, Final, ParamSpec, Self, TypeVar, overload
 
@@ -32,6 +35,7 @@ from ..informers.informer import Informer
 from ..informers.lister import LocalLister
 from ..informers.objects import KubeObject
 from ..informers.registration import Registration
+from ..informers.statistics import HandlerStatistics, InformerState, InformerStatus
 from ..informers.transforms import Transform
 from .connect import Client
 from .lister import AnyVersion, Lister
@@ -120,7 +124,12 @@ class BlockingRegistration(Twin[Registration]):
         self._portal.run(lambda: _within(self._it.synced, timeout_s, f"handler {self._it.name}"))
 
     @property
-    def statistics(self) -> Any:
+    def has_synced(self) -> bool:
+        """`Registration.has_synced`."""
+        return self._portal.call(lambda: self._it.has_synced)
+
+    @property
+    def statistics(self) -> HandlerStatistics:
         """`Registration.statistics`."""
         return self._portal.call(lambda: self._it.statistics)
 
@@ -214,14 +223,29 @@ class BlockingInformer(Twin[Informer]):
         return self._portal.call(lambda: self._it.has_synced)
 
     @property
-    def status(self) -> Any:
+    def state(self) -> InformerState:
+        """`Informer.state`."""
+        return self._portal.call(lambda: self._it.state)
+
+    @property
+    def status(self) -> InformerStatus:
         """`Informer.status`."""
         return self._portal.call(lambda: self._it.status)
 
     @property
-    def kind(self) -> ResourceType | None:
+    def resource_type(self) -> ResourceType | None:
         """`Informer.resource_type`."""
         return self._it.resource_type
+
+    @property
+    def resource(self) -> Resource | None:
+        """`Informer.resource`."""
+        return self._it.resource
+
+    @property
+    def namespace(self) -> str | None:
+        """`Informer.namespace`."""
+        return self._it.namespace
 
     def release(self) -> None:
         """As `Informer.release`; the last one to do so waits until it has ended."""
@@ -250,6 +274,19 @@ class BlockingInformers(Twin[InformerFactory]):
     resolve = blocking(InformerFactory.resolve)
     start = blocking(InformerFactory.start)
     discovered = iterating(_discovered, ahead=EVENTS_AHEAD)
+
+    def synced(self, timeout_s: float | None = None) -> None:
+        """Waits until every informer so far has synced; None: for as long as that takes.
+
+        Raises:
+            TimedOut: they have not, in time; the message says which.
+            ShoalError: as `Informer.synced`.
+        """
+
+        def waited_for() -> str:
+            return ", ".join(f"{one.name} is {one.state}" for one in self._it.informers if not one.has_synced)
+
+        self._portal.run(lambda: _within(self._it.synced, timeout_s, waited_for))
 
     def informer(
         self,
@@ -283,17 +320,21 @@ class BlockingInformers(Twin[InformerFactory]):
 class BlockingClient(Twin[Client]):
     """`Client`, with an event loop in a thread of its own. To be used from any number of threads.
 
-    Made by `sync.connect` and `sync.local`. Close it; one that is left open is closed when the interpreter ends.
+    Made by `sync.connect` and `sync.local`. Close it; one that is left open is closed when the interpreter ends. One
+    that is dropped before that is a ResourceWarning: nobody can close it any more, and its thread goes on, because
+    what it has given may be in use.
     """
 
     def __init__(self, make: Callable[[], Client]) -> None:
+        self._process = os.getpid()
+        self._ending: list[Callable[[], object]] = []
         portal = Portal("the blocking client of Shoal")
         try:
             it = portal.call(make)
         except BaseException:
             portal.close()
             raise
-        portal.closes(it.aclose)
+        portal.closes(it.aclose, it.informers.closes_in_s)
         super().__init__(portal, it)
         self.discovery: Final = BlockingServed(portal, it.discovery)
         """What the server serves."""
@@ -320,17 +361,37 @@ class BlockingClient(Twin[Client]):
         """Calls a coroutine function with the asynchronous client, on its loop: for what has no method here."""
         return self._portal.run(lambda: function(self._it, *args, **kwargs))
 
-    def close(self) -> None:
-        """Ends informers, calls under way and the connection. Safe to repeat, and from any thread but a handler's
-        event loop.
+    def at_close(self, function: Callable[[], object]) -> None:
+        """Has `close` call a function in its thread before it ends anything, the last one first. It may block, and use
+        the client. At the interpreter's end as well, until when such a client is kept.
         """
-        self._portal.close()
+        if not self._ending:
+            atexit.register(self.close)
+        self._ending.append(function)
+
+    def close(self) -> None:
+        """Calls what was to be called (`at_close`), then ends informers, calls under way and the connection. Safe to
+        repeat, and from any thread but a handler's event loop.
+        """
+        if self._process != os.getpid():
+            return
+        try:
+            while self._ending:
+                self._ending.pop()()
+        finally:
+            atexit.unregister(self.close)
+            self._portal.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        portal: Portal | None = getattr(self, "_portal", None)  # None: it could not be made
+        if portal is not None and not portal.closed and self._process == os.getpid():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
 
 
 async def _within(

@@ -46,10 +46,11 @@ from ..informers.transforms import Transform
 from ..observability.health import Health, HealthBounds
 from ..observability.observed import look
 from .counting import Counting
-from .credentials import DEFAULT_URL, Identity, Sought, credentials_for, found_access
+from .credentials import DEFAULT_URL, Identity, credentials_for, found_access
 from .lister import Lister, Source
 from .resources import Served
 from .retrying import TIMEOUT_S, Asking
+from .seeking import Sought, SoughtConnection
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -64,7 +65,8 @@ class ClientOptions(TypedDict, total=False):
     token: str | None
     """Bearer token."""
     token_file: str | None
-    """File with one, read again every minute and when the server does not know it."""
+    """File with one, read again every minute and when the server does not know it. While it is empty or cannot be read
+    the last token is kept, and the file read again every 2 s."""
     ca: str | None
     """File with the authorities that the server's certificate may be of, PEM; else those of the system. With a
     kubeconfig they are trusted beside its own."""
@@ -344,8 +346,11 @@ def _client(credentials: Credentials, where: str, options: ClientOptions) -> Cli
     timeout_s = options.get("timeout_s", TIMEOUT_S)
     if not timeout_s > 0:
         raise BadRequest(f"timeout_s is {timeout_s}: expected seconds, more than 0")
+    connection: ApiConnection = HttpConnection(credentials, options.get("api"))
+    if isinstance(credentials, Sought):
+        connection = SoughtConnection(connection, credentials)
     return Client(
-        HttpConnection(credentials, options.get("api")),
+        connection,
         where=where,
         timeout_s=timeout_s,
         informers=options.get("informers"),

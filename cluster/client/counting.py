@@ -9,13 +9,15 @@ Which of both a server is shows when it is first asked, and is remembered.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 from ...shards.api.requests import ApiRequest
 from ...shards.model.errors import BadRequest, Forbidden, MethodNotAllowed, NotFound
-from ...shards.model.fields import field_value
+from ...shards.model.fields import field_source, field_value
 from ...shards.model.resources import ResourceType
 from ...shards.store.counting import label_of
 from ..informers.objects import KubeObject
@@ -24,6 +26,8 @@ from .paging import METADATA_LIST, PAGE_SIZE, Collection, page, whole
 from .retrying import Asking, Deadline
 
 PATH: Final = "/shoal/v1/count"
+_FIELD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*")
+"""Paths of fields, as those that settings declare an index of (``follow.indexed_fields``)."""
 
 
 class Counting:
@@ -46,7 +50,7 @@ class Counting:
         """How many there are by the values of a path.
 
         Raises:
-            BadRequest: a Shoal cannot group by it.
+            BadRequest: it is no path of single values, or a Shoal has no index of it.
             ShoalError: as `Asking.ask`.
         """
         if self._by_shoal is not False:
@@ -101,6 +105,8 @@ class Counting:
 
     async def _group_listed(self, collection: Collection, path: str, deadline: Deadline) -> Groups:
         label = label_of(path)
+        if label is None:
+            _check_field(path)
         if label is not None or path.startswith("metadata."):
             collection = replace(collection, accept=METADATA_LIST)
         found = await whole(self._asking, collection, deadline, page_size=PAGE_SIZE)
@@ -116,7 +122,31 @@ def _value(obj: KubeObject, path: str, label: str | None, kind: ResourceType) ->
     if path == "metadata.namespace":
         return obj.namespace
     # NB: the one parse of a whole object here; field values have defaults that only `field_value` knows.
-    return field_value(obj.to_dict(), kind.resource.qualified_name, path)
+    document, name = obj.to_dict(), kind.resource.qualified_name
+    for source in field_source(name, path).paths:
+        value: Any = document
+        for step in source.split("."):
+            # A list is no level of a path: none of its elements would be meant.
+            value = value.get(step) if isinstance(value, Mapping) else value if _is_list(value) else None
+        if isinstance(value, Mapping) or _is_list(value):
+            found = "a map" if isinstance(value, Mapping) else "a list, or in one,"
+            raise BadRequest(f"cannot group by {path!r}: it is {found} in {obj.key}, and no single value")
+    return field_value(document, name, path)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _check_field(path: str) -> None:
+    """Refuses what no Shoal could have an index of either."""
+    if path.split(".")[:2] in (["metadata", "labels"], ["metadata", "managedFields"]):
+        raise BadRequest(f"cannot group by {path!r}: it is no field; labels are written metadata.labels[KEY]")
+    if not _FIELD.fullmatch(path):
+        raise BadRequest(
+            f"cannot group by {path!r}: expected metadata.labels[KEY], or the path of a field, names joined by dots "
+            "such as spec.nodeName, and no lists"
+        )
 
 
 def indexing(kind: ResourceType, path: str) -> str:

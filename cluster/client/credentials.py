@@ -10,9 +10,9 @@ What it keeps true: a token is never sent over plain HTTP to another machine, wh
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import ssl
-from collections.abc import Awaitable, Callable
 from dataclasses import KW_ONLY, dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -20,9 +20,12 @@ from urllib.parse import SplitResult, urlsplit
 
 from ...shards.api.client import Credentials, Endpoint
 from ...shards.api.kubeconfig import RELOAD_S, SERVICE_ACCOUNT, Access, in_cluster, load_kubeconfig
+from ...shards.api.tokens import AGAIN_S, NoToken, is_token, read_token
 from ...shards.model.errors import BadRequest, KubeconfigError, SettingsError
 from ..gateway.tls import is_loopback, no_password, tls_problem
 from ..settings import DEFAULT_LISTEN
+
+log = logging.getLogger("shoal.cluster.client")
 
 DEFAULT_URL: Final = f"http://{DEFAULT_LISTEN}"
 
@@ -112,6 +115,9 @@ def credentials_for(url: str | None, identity: Identity, access: Access | None) 
     if url is not None:
         check_url(url)
     if access is not None:
+        server, tells = access.told_to()
+        if tells:
+            _check_clear(url or server)
         return _Guarded(_Kept(access.credentials(), url, identity.ca))
     assert url is not None
     return _Guarded(_Given(url, identity))
@@ -143,76 +149,92 @@ class _Guarded:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         if isinstance(credentials, _Given):
-            _check_clear(credentials.first)
+            _check_endpoint(credentials.first)
 
     async def endpoint(self) -> Endpoint:
         endpoint = await self._credentials.endpoint()
-        _check_clear(endpoint)
+        _check_endpoint(endpoint)
         return endpoint
 
     def rejected(self, endpoint: Endpoint) -> bool:
         return self._credentials.rejected(endpoint)
 
 
-def _check_clear(endpoint: Endpoint) -> None:
-    if not any(name == "Authorization" for name, _ in endpoint.headers):
-        return
-    parts = urlsplit(endpoint.server)
+def _check_endpoint(endpoint: Endpoint) -> None:
+    if any(name == "Authorization" for name, _ in endpoint.headers):
+        _check_clear(endpoint.server)
+
+
+def _check_clear(server: str) -> None:
+    """Refuses a server that no token may be sent to."""
+    parts = urlsplit(server)
     if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         raise BadRequest(
-            f"{endpoint.server}: a token is not sent over http to another machine, where everybody between could read "
+            f"{server}: a token is not sent over http to another machine, where everybody between could read "
             "it; name an https url"
         )
 
 
 class _Given:
-    """`Credentials` made of single values. A token file is read again every minute, and after a 401."""
+    """`Credentials` made of single values. A token file is read again every minute, and after a 401; as long as it
+    holds no token, the last one is kept and the file read again every `AGAIN_S`.
+    """
 
     def __init__(self, url: str, identity: Identity) -> None:
-        self._token_file = identity.token_file
-        tls = _context(identity) if url.startswith("https:") else None
-        self._bare = Endpoint(url.rstrip("/"), tls)
-        self._read_at = float("-inf")
-        token = identity.token if self._token_file is None else _read_token(self._token_file)
+        self._file = None if identity.token_file is None else Path(identity.token_file).expanduser()
+        self._bare = Endpoint(url.rstrip("/"), _context(identity) if _is_tls(url) else None)
+        self._read_after = float("-inf")
+        self._problem = ""
+        token = (identity.token or "").strip()
+        if not is_token(token):
+            raise BadRequest("the token has characters that no token has, such as blanks")
+        try:
+            token = token if self._file is None else read_token(self._file)
+        except NoToken as error:
+            raise SettingsError(f"token_file {self._file} {error}") from error
         self.first = self._with(token)
         self._endpoint = self.first
 
     async def endpoint(self) -> Endpoint:
-        if self._token_file is None:
+        if self._file is None:
             return self._endpoint
         now = asyncio.get_running_loop().time()
-        if now - self._read_at >= RELOAD_S:
+        if now >= self._read_after:
+            found = self._read(self._file)
+            self._read_after = now + (AGAIN_S if found is None else RELOAD_S)
             # Kept while the token is: connections know an endpoint by its identity.
-            found = self._with(_read_token(self._token_file))
-            if found.headers != self._endpoint.headers:
+            if found is not None and found.headers != self._endpoint.headers:
                 self._endpoint = found
-            self._read_at = now
         return self._endpoint
 
     def rejected(self, endpoint: Endpoint) -> bool:
-        if self._token_file is None:
+        if self._file is None:
             return False
-        self._read_at = float("-inf")
-        # Asked again only if the file holds another token by now; a file that is gone is reported by `endpoint`.
+        self._read_after = float("-inf")
+        # Asked again only if the file holds another token by now.
+        found = self._read(self._file)
+        return found is not None and found.headers != endpoint.headers
+
+    def _read(self, file: Path) -> Endpoint | None:
+        """What the file says; None if it says nothing now, which is logged once."""
         try:
-            return self._with(_read_token(self._token_file)).headers != endpoint.headers
-        except SettingsError:
-            return True
+            found = self._with(read_token(file))
+        except NoToken as error:
+            problem = f"token_file {file} {error}"
+            if problem != self._problem:
+                log.warning("token file cannot be used, the last token is kept", extra={"problem": problem})
+            self._problem = problem
+            return None
+        self._problem = ""
+        return found
 
-    def _with(self, token: str | None) -> Endpoint:
-        text = (token or "").strip()
-        if any(not "!" <= letter <= "~" for letter in text):
-            raise BadRequest("the token has characters that no token has, such as blanks")
-        return replace(self._bare, headers=(("Authorization", f"Bearer {text}"),)) if text else self._bare
+    def _with(self, token: str) -> Endpoint:
+        return replace(self._bare, headers=(("Authorization", f"Bearer {token}"),)) if token else self._bare
 
 
-def _read_token(file: str) -> str:
-    try:
-        return Path(file).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(
-            f"token_file {file} cannot be read: {getattr(error, 'strerror', None) or error}"
-        ) from error
+def _is_tls(url: str) -> bool:
+    # NB: schemes are the same in capital letters.
+    return urlsplit(url).scheme == "https"
 
 
 class _Kept:
@@ -245,7 +267,7 @@ class _Kept:
         if self._url is not None:
             # The certificate's name is that of the kubeconfig's server, as in kubectl's --server.
             made = replace(found, server=self._url, server_name=None)
-            if not self._url.startswith("https:"):
+            if not _is_tls(self._url):
                 return replace(made, tls=None)
             if made.tls is None:
                 # One for good: kept-alive connections belong to a context.
@@ -288,33 +310,3 @@ def _context(identity: Identity) -> ssl.SSLContext:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
-
-
-class Sought:
-    """`Credentials` for a server whose address is found out first, when it is needed.
-
-    Args:
-        find: Gives its URL.
-        make: Gives the credentials for it.
-    """
-
-    def __init__(self, find: Callable[[], Awaitable[str]], make: Callable[[str], Credentials]) -> None:
-        self._find = find
-        self._make = make
-        self._lock = asyncio.Lock()
-        self._found: Credentials | None = None
-
-    async def endpoint(self) -> Endpoint:
-        """As `Credentials.endpoint`.
-
-        Raises:
-            ShoalError: there is no such server.
-        """
-        async with self._lock:
-            if self._found is None:
-                self._found = self._make(await self._find())
-        return await self._found.endpoint()
-
-    def rejected(self, endpoint: Endpoint) -> bool:
-        """As `Credentials.rejected`."""
-        return self._found is not None and self._found.rejected(endpoint)

@@ -259,7 +259,7 @@ class Lister:
         (`by_index`), of an API server any, as all objects are then read.
 
         Raises:
-            BadRequest: the Shoal has no index of the path.
+            BadRequest: it is no path, leads to maps or lists, or the Shoal has no index of it.
             ShoalError: as `list`.
         """
         if not path:

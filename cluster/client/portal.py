@@ -20,9 +20,10 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from concurrent.futures import CancelledError, Future, InvalidStateError
 from contextlib import aclosing
+from contextvars import Context, copy_context
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
 from ...shards.model.errors import ConnectionFailed
@@ -34,7 +35,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 CLOSE_S: Final = 10.0
-"""For everything to end properly when a portal is closed; then it is left to the interpreter's end."""
+"""For everything to end properly when a portal is closed, beyond what its `closes` takes; then it is left to the
+interpreter's end."""
 
 
 class Portal:
@@ -44,7 +46,9 @@ class Portal:
         self._name = name
         self._process = os.getpid()
         self._lock = threading.Lock()
-        self._closing: Callable[[], Awaitable[None]] | None = None
+        self._closing: Callable[[], Coroutine[Any, Any, None]] | None = None
+        self._closing_s = 0.0
+        self._closed_by: Context | None = None
         self._closed = False
         self._ended = False
         """The loop takes nothing any more."""
@@ -65,12 +69,12 @@ class Portal:
         """Whether it was closed."""
         return self._closed
 
-    def closes(self, function: Callable[[], Awaitable[None]]) -> None:
-        """Has `close` await this first."""
-        self._closing = function
+    def closes(self, function: Callable[[], Coroutine[Any, Any, None]], seconds: float = 0.0) -> None:
+        """Has `close` await this first, which may take so many seconds."""
+        self._closing, self._closing_s = function, seconds
 
     def run(self, function: Callable[[], Coroutine[Any, Any, R]]) -> R:
-        """What the coroutine returns, or raises.
+        """What the coroutine returns, or raises. It runs in the caller's context.
 
         Raises:
             RuntimeError: an event loop runs in this thread, or the portal belongs to another process.
@@ -136,7 +140,7 @@ class Portal:
             self._loop.call_soon_threadsafe(function)
 
     def close(self) -> None:
-        """Ends everything, then the thread. Safe to repeat.
+        """Ends everything, in the caller's context, then the thread. Safe to repeat.
 
         Raises:
             RuntimeError: it is called on the loop itself, which would wait for its own end.
@@ -149,10 +153,12 @@ class Portal:
             if self._closed:
                 return
             self._closed = True
+            self._closed_by = copy_context()
         self.soon(self._stop.set)
-        self._thread.join(CLOSE_S)
+        limit_s = self._closing_s + CLOSE_S
+        self._thread.join(limit_s)
         if self._thread.is_alive():
-            log.warning("client does not end in time", extra={"client": self._name, "seconds": CLOSE_S})
+            log.warning("client does not end in time", extra={"client": self._name, "seconds": limit_s})
 
     def _check(self) -> None:
         if self._process != os.getpid():
@@ -196,8 +202,10 @@ class Portal:
         await self._stop.wait()
         if self._closing is not None:
             try:
-                async with asyncio.timeout(CLOSE_S / 2):
-                    await self._closing()
+                async with asyncio.timeout(self._closing_s + CLOSE_S / 2):
+                    await self._loop.create_task(
+                        self._closing(), name=f"close {self._name}", context=self._closed_by
+                    )
             except Exception as error:  # noqa: BLE001 - whatever it was, the thread has to end
                 log.warning(
                     "client did not end properly", extra={"client": self._name, "problem": repr(error)}

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from ...shards.model.errors import ShoalError, Upstream
 from ...shards.model.resources import Resource, ResourceType
-from .errors import UnknownResource
+from .errors import InformerClosed, UnknownResource
 from .following import partition_of
 from .looking import Looks
 from .resolving import resolve
@@ -56,6 +56,7 @@ class Appearing:
         Raises:
             UnknownResource: discovery does not show it, and nobody wants to wait.
             BadRequest: a namespace was given for a resource that has none.
+            InformerClosed: nobody looks any more.
         """
         mark = self._looks.mark
         after = None
@@ -73,6 +74,8 @@ class Appearing:
                 if not (self.wait or returning):
                     raise
                 self._say("gone" if returning else "waiting", error.message)
+            except InformerClosed:
+                raise
             except ShoalError as error:
                 refused = isinstance(error, Upstream) and error.http_status in (401, 403)
                 self._say("refused" if refused else None, f"discovery failed: {error.message}")

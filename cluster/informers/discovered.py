@@ -18,6 +18,7 @@ from ...coordinator.patterns import parse_pattern
 from ...coordinator.settings import FollowSettings
 from ...shards.model.errors import ShoalError
 from ...shards.model.resources import ResourceType
+from .errors import InformerClosed
 from .looking import Groups, Looks
 
 log = logging.getLogger("shoal.cluster.informers")
@@ -75,12 +76,14 @@ class Scope:
 async def discovered(
     looks: Looks, scope: Scope, *, poll_s: float, backoff_max_s: float
 ) -> AsyncIterator[DiscoveryEvent]:
-    """Tells what there is, then what comes and goes, for as long as somebody listens."""
+    """Tells what there is, then what comes and goes, for as long as somebody listens and looks are made."""
     told, pause_s = Catalogue(), poll_s
     max_age_s = None
     while True:
         try:
             groups = await looks.look(max_age_s=max_age_s)
+        except InformerClosed:
+            return
         except ShoalError as error:
             log.warning("discovery failed", extra={"reason": error.message, "again_s": pause_s})
             pause_s = min(2 * pause_s, max(backoff_max_s, poll_s))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import TypeVar
 
 from ...shards.model.errors import NotFound, ShoalError
 
@@ -17,3 +19,11 @@ class UnknownResource(NotFound):
 
 class InformerClosed(ShoalError):  # noqa: N818 - what has happened
     """The informer, or the handler's registration, has ended: nothing more will be delivered."""
+
+
+E = TypeVar("E", bound=BaseException)
+
+
+def again(error: E) -> E:
+    """The same error, to be raised once more: each time one object is raised its traceback grows."""
+    return copy.copy(error).with_traceback(None)

@@ -5,10 +5,11 @@
         pods.add_handler(on_add=lambda pod, initial: print(pod.key))
         await pods.synced()
 
-An informer begins its work when it is asked for. Two who ask for the same (resource, namespace, selectors and
-transform) get the same one: one list, one watch, one copy of the objects. Each gives it back by `release`; the last
-one ends it. Different spellings of a resource are the same once discovery is known (`start`, or an informer that has
-resolved).
+An informer begins its work when it is asked for. Two who ask for the same (resource, namespace, selectors, transform,
+and whether to wait for the resource) get the same one: one list, one watch, one copy of the objects; its handlers and
+indexes are everybody's to see, and who closes it instead of releasing it closes it for all. Each gives it back by
+`release`, once; the last one ends it. Selectors are compared by what they say, not how. Different spellings of a
+resource are the same once discovery is known (`start`, or an informer that has resolved).
 
 The connection decides whom is asked: an API server itself, or Shoal's gateway, which is one. It belongs to whoever
 made it and stays open.
@@ -30,7 +31,8 @@ from .discovered import DiscoveryEvent, Scope, discovered
 from .errors import InformerClosed, UnknownResource
 from .informer import Informer
 from .looking import Looks
-from .narrowing import Narrowing
+from .narrowing import Narrowing, check_namespace
+from .registration import CANCEL_S
 from .resolving import identity, resolve
 from .settings import InformerSettings
 from .transforms import Transform
@@ -80,6 +82,7 @@ class InformerFactory:
         self._informers: list[Informer] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # -- informers -------------------------------------------------------------------------------------------
 
@@ -101,25 +104,25 @@ class InformerFactory:
             resource: ``v1/pods``, ``apps/v1/deployments``, ``deployments.apps``, a name alone, or a `Resource`.
             namespace: Only the objects of this namespace.
             label_selector: As of kubectl; as are the others.
-            field_selector: Only fields the API server selects by; otherwise the informer is refused by it.
+            field_selector: Only fields the API server selects by; by others `Informer.synced` raises BadRequest.
             shard_selector: Ranges of hashes, for programs that divide a resource among themselves.
             transform: What is to be held of each object (`transforms`).
             resync_s: For its handlers that do not say themselves. Of several who share it, the shortest.
             wait: Wait for a resource that does not exist yet, instead of failing.
 
         Raises:
-            ValueError: it names no resource; `resync_s` is not positive.
+            TypeError: a selector that is no text, or a transform that is no plain function.
+            ValueError: it names no resource, or no namespace; `resync_s` is not positive.
             BadRequest, BadShardSelector: a selector that cannot be parsed.
             InformerClosed: the factory was closed.
+            RuntimeError: it belongs to another event loop.
         """
-        if self._closed:
-            raise InformerClosed("the informer factory was closed")
+        self._require_here()
         if resync_s is not None and not resync_s > 0:
             raise ValueError(f"resync_s is {resync_s}: expected seconds, more than 0, or None")
-        if namespace is not None and (not namespace or "/" in namespace):
-            raise ValueError(f"{namespace!r} is no namespace: leave it out for all of them")
+        check_namespace(namespace)
         narrowing = Narrowing.parse(label_selector, field_selector, shard_selector)
-        found = self._known(resource, namespace, narrowing, transform)
+        found = self._known(resource, namespace, narrowing, transform, wait=wait)
         if found is None:
             found = Informer(
                 resource,
@@ -134,14 +137,19 @@ class InformerFactory:
                 settings=self._settings,
                 rng=random.Random(self._rng.getrandbits(64)),
                 on_release=self.release,
+                on_close=self._forget,
                 tracer_provider=self._tracer_provider,
             )
             self._informers.append(found)
         elif resync_s is not None:
             found.resync_s = resync_s if found.resync_s is None else min(found.resync_s, resync_s)
-        found.wait = found.wait or wait
         found.users += 1
         return found
+
+    @property
+    def closes_in_s(self) -> float:
+        """Seconds that `aclose` takes at most, if every handler hangs."""
+        return self._settings.drain_s + CANCEL_S
 
     @property
     def closed(self) -> bool:
@@ -155,15 +163,15 @@ class InformerFactory:
 
     def release(self, informer: Informer) -> asyncio.Task[None] | None:
         """Gives an informer back; the last one to do so ends it. The task that ends it is returned, for who wants to
-        wait for that.
+        wait for that. Of an informer that was closed meanwhile there is nothing to be ended.
 
         Raises:
             ValueError: it is not in use here.
         """
-        if informer not in self._informers:
+        if informer.users < 1:
             raise ValueError(f"the informer of {informer.name} was released more often than it was asked for")
         informer.users -= 1
-        if informer.users > 0:
+        if informer.users > 0 or informer not in self._informers:
             return None
         self._informers.remove(informer)
         ending = asyncio.get_running_loop().create_task(
@@ -173,12 +181,31 @@ class InformerFactory:
         ending.add_done_callback(self._ending.discard)
         return ending
 
+    def _forget(self, informer: Informer) -> None:
+        """It was closed."""
+        if informer in self._informers:
+            self._informers.remove(informer)
+
+    def _require_here(self) -> None:
+        if self._closed:
+            raise InformerClosed("the informer factory was closed")
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise RuntimeError(
+                "the informer factory belongs to another event loop (asyncio.run makes a new one each time): make a "
+                "factory, or a client, in each"
+            )
+
     def _known(
         self,
         resource: Resource | str,
         namespace: str | None,
         narrowing: Narrowing,
         transform: Transform | None,
+        *,
+        wait: bool,
     ) -> Informer | None:
         """The informer in use for the same."""
         names = {identity(resource)}
@@ -193,7 +220,7 @@ class InformerFactory:
             if (
                 informer.failure is None
                 and informer.state != "closed"
-                and (informer.namespace, informer.narrowing) == (namespace, narrowing)
+                and (informer.namespace, informer.narrowing, informer.wait) == (namespace, narrowing, wait)
                 and (informer.transform is transform or informer.transform == transform)
                 and (informer.spelling in names or str(informer.resource) in names)
             ):
@@ -209,7 +236,9 @@ class InformerFactory:
             ValueError: it names no resource.
             UnknownResource: there is none, or it cannot be followed; `close` are names it may have been.
             ConnectionFailed, Upstream, Garbage: discovery failed.
+            InformerClosed: the factory was closed.
         """
+        self._require_here()
         mark = self._looks.mark
         known = self._looks.groups is not None
         try:
@@ -230,7 +259,8 @@ class InformerFactory:
     async def discovered(
         self, group: str | None = None, *, pattern: str | None = None
     ) -> AsyncIterator[DiscoveryEvent]:
-        """Resources that can be followed, as they come and go: first all there are, then each change.
+        """Resources that can be followed, as they come and go: first all there are, then each change. Ends when the
+        factory is closed.
 
         Args:
             group: Only of this API group; ``*`` stands for any characters, ``""`` is the core group.
@@ -238,7 +268,9 @@ class InformerFactory:
 
         Raises:
             ValueError: both were given, or the pattern cannot be read.
+            InformerClosed: the factory was closed before.
         """
+        self._require_here()
         discovery = self._settings.discovery
         events = discovered(
             self._looks,
@@ -257,7 +289,9 @@ class InformerFactory:
         Raises:
             UnknownResource, BadRequest: one of them cannot be followed.
             ConnectionFailed, Upstream, Garbage: discovery failed.
+            InformerClosed: the factory was closed.
         """
+        self._require_here()
         await self._looks.look()
         for informer in self.informers:
             if not informer.wait:

@@ -87,15 +87,25 @@ class Following:
             listener=listener,
         )
         self._connection = NarrowedConnection(
-            connection, resource_type.resource.path(namespace), narrowing, on_gateway=self._met_gateway
+            connection,
+            resource_type.resource.path(namespace),
+            narrowing,
+            on_gateway=self._met_gateway,
+            listed=lambda: self.store.synced,
         )
         self._reflector = self._make_reflector()
 
     async def run(self) -> None:
-        """Follows; returns when the resource is gone."""
+        """Follows; returns when the resource is gone.
+
+        Raises:
+            BadRequest: the server does not select as it is asked to.
+        """
         while True:
             try:
                 await self._reflector.run()
+            except BadRequest:
+                raise
             except Exception as error:
                 log.exception("reflector failed", extra={"informer": self._name})
                 self.failures += 1

@@ -15,6 +15,7 @@ from ...shards.model.errors import NotFound
 from ...shards.model.refs import Key
 from ...shards.store.entries import Bucket, Entry, bucket_members, bucket_size, bucket_with, bucket_without
 from .objects import KubeObject
+from .raising import LogLimit, ends_program, is_asynchronous
 from .store import object_of
 
 log = logging.getLogger("shoal.cluster.informers")
@@ -77,6 +78,7 @@ class Indexers:
 
     def __init__(self, informer: str) -> None:
         self.failures = 0
+        self._limit = LogLimit()
         self._informer = informer
         self._indexes: dict[str, LocalIndex] = {}
 
@@ -88,10 +90,14 @@ class Indexers:
 
         Raises:
             ValueError: there is another function under this name.
-            TypeError: it is no function.
+            TypeError: it is no function, or a coroutine function.
         """
         if not callable(function):
             raise TypeError(f"index {name!r}: {function!r} is no function of an object")
+        if is_asynchronous(function):
+            raise TypeError(
+                f"index {name!r}: {function!r} is a coroutine function, and nobody would await it: expected a plain one"
+            )
         known = self._indexes.get(name)
         if known is not None:
             if known.function == function:
@@ -131,8 +137,10 @@ class Indexers:
     def _put(self, name: str, index: LocalIndex, key: Key, entry: Entry | None) -> None:
         try:
             index.put(key, None if entry is None else object_of(entry))
-        except Exception:
+        except BaseException as error:
+            if ends_program(error):
+                raise
             self.failures += 1
-            log.exception(
-                "index function failed", extra={"informer": self._informer, "index": name, "key": key}
-            )
+            if (unlogged := self._limit.admit()) is not None:
+                told = {"informer": self._informer, "index": name, "key": key, "unlogged": unlogged}
+                log.exception("index function failed", extra=told)

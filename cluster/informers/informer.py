@@ -35,7 +35,7 @@ from ...shards.store.entries import Entry
 from ...shards.watch.permits import Permits
 from .appearing import Appearing
 from .delivery import FRESH_BYTES_MAX, FRESH_MAX, Change, End
-from .errors import InformerClosed, UnknownResource
+from .errors import InformerClosed, UnknownResource, again
 from .following import FAILED_RETRY_S, Following, Past, holding
 from .handlers import OnAdd, OnDelete, OnUpdate, callbacks_of, handler_name
 from .indexers import Indexers, IndexFunction
@@ -74,6 +74,7 @@ class Informer:
         settings: InformerSettings,
         rng: random.Random,
         on_release: Callable[[Informer], asyncio.Task[None] | None],
+        on_close: Callable[[Informer], None],
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         self.namespace = namespace
@@ -89,12 +90,13 @@ class Informer:
         self.resync_s = resync_s
         self.users = 0
         self.failure: ShoalError | None = None
-        """Why it has ended by itself: the resource is unknown, or has no namespaces."""
+        """Why it has ended by itself: the resource is unknown, has no namespaces, or no such field."""
         self._connection = connection
         self._permits = permits
         self._settings = settings
         self._rng = rng
         self._on_release = on_release
+        self._on_close = on_close
         self._tracer_provider = tracer_provider
         self._reshape = None if transform is None else Reshaper(transform, self.name)
         self._indexers = Indexers(self.name)
@@ -115,9 +117,11 @@ class Informer:
         self._resolved = asyncio.Event()
         self._synced = asyncio.Event()
         self._closed = False
+        self._broken: dict[Registration, str] = {}
         self.lister = LocalLister(self.name, lambda: self._store, self._indexers, namespace)
         """What is held, to be read at once and without waiting."""
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"informer {self.name}")
+        self._task.add_done_callback(self._ended)
 
     # -- handlers and indexes --------------------------------------------------------------------------------
 
@@ -169,6 +173,7 @@ class Informer:
             settings=self._settings,
             held=lambda: () if self._store is None else self._store.entries(),
             on_removed=self._removed,
+            on_failed=self._handler_failed,
         )
         self._registrations = (*self._registrations, registration)
         if self.failure is not None:
@@ -207,10 +212,6 @@ class Informer:
         """Whether it waits for a resource that does not exist."""
         return self._appearing.wait
 
-    @wait.setter
-    def wait(self, wait: bool) -> None:
-        self._appearing.wait = wait
-
     @property
     def has_synced(self) -> bool:
         """Whether a list has been complete."""
@@ -234,7 +235,7 @@ class Informer:
 
         Raises:
             UnknownResource: the API server serves no such resource; names what it may have been.
-            BadRequest: the resource has no namespaces, and one was given.
+            BadRequest: the resource has no namespaces, and one was given; or the server does not select by this field.
             InformerClosed: the informer was closed before.
         """
         await self._synced.wait()
@@ -251,9 +252,14 @@ class Informer:
         """See `InformerState`."""
         if self._closed:
             return "closed"
+        if self._broken:
+            return "failed"
         if self._state == "listing" and self._following is not None:
             return self._following.state
         return self._state
+
+    def _says(self, following: Following | None) -> str:
+        return self._message if following is None or self._state != "listing" else following.message
 
     @property
     def status(self) -> InformerStatus:
@@ -264,9 +270,7 @@ class Informer:
             name=self.name,
             state=self.state,
             synced=self.has_synced,
-            message=following.message
-            if self._state == "listing" and following is not None
-            else self._message,
+            message="; ".join(self._broken.values()) or self._says(following),
             last_event_age_s=None if event_at is None else asyncio.get_running_loop().time() - event_at,
             **self._past.status(following),
             **holding(store),
@@ -289,7 +293,7 @@ class Informer:
                 log.warning(
                     "informer has nothing to follow", extra={"informer": self.name, "reason": error.message}
                 )
-                self._end(error)
+                self._let_go(error)
                 return
             except Exception as error:
                 log.exception("informer failed", extra={"informer": self.name})
@@ -375,27 +379,36 @@ class Informer:
         return self._on_release(self)
 
     async def aclose(self, drain_s: float | None = None) -> None:
-        """Ends it, whoever else uses it. Handlers are told what is pending for `drain_s` seconds
-        (`InformerSettings.drain_s` if None); what is left by then is dropped.
+        """Ends it, whoever else uses it; they need not release it any more. Handlers are told what is pending for
+        `drain_s` seconds (`InformerSettings.drain_s` if None); what is left by then is dropped.
         """
         self._closed = True
+        self._on_close(self)
         self._task.cancel()
         await asyncio.wait([self._task])
         closed = InformerClosed(f"the informer of {self.name} was closed")
-        self._end(self.failure or closed)
+        self._let_go(self.failure or closed)
         limit_s = self._settings.drain_s if drain_s is None else drain_s
         registrations, self._registrations = self._registrations, ()
-        others = []
-        for registration in registrations:
-            if registration.calling:
-                # Its own handler asks for this; it knows only in its own task that it must not wait for itself.
-                await registration.close(limit_s)
-            else:
-                others.append(registration.close(limit_s))
-        await asyncio.gather(*others)
+        await asyncio.gather(*(registration.close(limit_s) for registration in registrations))
 
     def _removed(self, registration: Registration) -> None:
         self._registrations = tuple(one for one in self._registrations if one is not registration)
+        self._broken.pop(registration, None)
+
+    def _handler_failed(self, registration: Registration) -> None:
+        text = f"handler {registration.name} has ended by itself: remove it, and add another"
+        self._broken[registration] = text
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """The task has ended, as it should, or by something that nobody foresaw."""
+        error = None if task.cancelled() else task.exception()
+        if self._closed or self.failure is not None:
+            return
+        log.error("informer ended although it was not closed", exc_info=error, extra={"informer": self.name})
+        self.failure = InformerClosed(f"informer {self.name} ended although it was not closed: {error!r}")
+        self._state, self._message = "failed", self.failure.message
+        self._let_go(self.failure)
 
     def _require_open(self) -> None:
         if self._closed:
@@ -403,11 +416,11 @@ class Informer:
 
     def _raise_failure(self) -> None:
         if self.failure is not None:
-            raise self.failure
+            raise again(self.failure)
         if self._closed and self._initial:
             raise InformerClosed(f"the informer of {self.name} was closed before it was synced")
 
-    def _end(self, error: ShoalError) -> None:
+    def _let_go(self, error: ShoalError) -> None:
         """Lets everybody go who waits."""
         if self._initial:
             for registration in self._registrations:

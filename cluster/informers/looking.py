@@ -14,6 +14,7 @@ from typing import TypeAlias
 from ...coordinator.discovery import Discovery
 from ...coordinator.discovery_parse import DiscoveredGroup
 from ...shards.api.client import ApiConnection
+from .errors import InformerClosed
 from .settings import InformerSettings
 
 log = logging.getLogger("shoal.cluster.informers")
@@ -35,6 +36,7 @@ class Looks:
         self._answered_at = float("-inf")
         self._running: asyncio.Task[Groups] | None = None
         self._changed = asyncio.Event()
+        self._closed = False
 
     @property
     def mark(self) -> int:
@@ -47,11 +49,13 @@ class Looks:
 
         Raises:
             ConnectionFailed, Upstream, Garbage: nothing could be learnt.
+            InformerClosed: there are no looks any more.
         """
         loop = asyncio.get_running_loop()
         if max_age_s is not None:
             after = self.mark if loop.time() - self._answered_at > max_age_s else None
         least = 1 if after is None else after + 1
+        self._require_open()
         while self.groups is None or self._answered < least:
             running = self._running
             if running is None:
@@ -62,6 +66,7 @@ class Looks:
             answers = self._begun >= least
             # Not awaited itself: who is cancelled must not take the look away from the others.
             await asyncio.wait([running])
+            self._require_open()
             if answers:
                 return running.result()
         return self.groups
@@ -75,10 +80,18 @@ class Looks:
             return False
 
     async def aclose(self) -> None:
-        """Ends a look that is under way."""
+        """Ends a look that is under way, and whoever waits for one or for a change."""
+        self._closed = True
+        self._changed.set()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise InformerClosed(
+                "the informer factory was closed: nobody looks at the API server's resources any more"
+            )
 
     async def _look(self) -> Groups:
         number, began = self._begun, asyncio.get_running_loop().time()

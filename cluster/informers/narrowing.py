@@ -8,18 +8,20 @@ fields beyond those known of the resource are left to the server.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
-from typing import Final, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
 from ...shards.api.client import ApiConnection, ApiResponse
-from ...shards.api.requests import ApiRequest, Pairs
+from ...shards.api.requests import ApiRequest, Pairs, refusal
+from ...shards.model.errors import BadRequest
 from ...shards.model.observations import Observation
 from ...shards.model.resources import ResourceType
-from ...shards.model.selectors import FieldSelector, LabelSelector
+from ...shards.model.selectors import FieldSelector, LabelRequirement, LabelSelector
 from ...shards.model.shard_selectors import parse_shard_selector
 from ...shards.store.entries import LabelSet
 
@@ -28,6 +30,27 @@ Tester: TypeAlias = Callable[[Observation], bool]
 GATEWAY_HEADER: Final = "shoal-frontier"
 """An answer that carries it comes from Shoal's gateway."""
 LABELS_REMEMBERED: Final = 4096
+BAD_REQUEST: Final = 400
+REFUSAL_BYTES_MAX: Final = 1 << 20
+
+_NAMESPACE: Final = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def check_namespace(namespace: Any) -> None:
+    """None, or what can be the name of a namespace.
+
+    Raises:
+        TypeError, ValueError: it is anything else.
+    """
+    if namespace is None:
+        return
+    if not isinstance(namespace, str):
+        raise TypeError(f"{namespace!r} is no namespace: expected a name, or None for all of them")
+    if not _NAMESPACE.fullmatch(namespace):
+        raise ValueError(
+            f"{namespace!r} is no namespace: expected at most 63 lower-case letters, digits and '-', with neither end "
+            "a '-'; leave it out for all of them"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +66,20 @@ class Narrowing:
         """Reads selectors as the API server does.
 
         Raises:
+            TypeError: one that is no text.
             BadRequest: one that cannot be parsed.
             BadShardSelector: the same of a shard selector.
         """
+        for name, text in (("label", labels), ("field", fields), ("shard", shards)):
+            if not isinstance(text, str):
+                raise TypeError(
+                    f"{name}_selector is {text!r}: expected a text; an empty one selects everything"
+                )
         parsed = parse_shard_selector(shards)
+        terms = sorted({str(_canonical(one)) for one in LabelSelector.parse(labels).requirements})
         return cls(
-            str(LabelSelector.parse(labels)),
-            str(FieldSelector.parse(fields)),
+            ",".join(terms),
+            ",".join(sorted(str(one) for one in FieldSelector.parse(fields).requirements)),
             "" if parsed is None else str(parsed),
         )
 
@@ -89,6 +119,20 @@ class Narrowing:
         return tests[0] if len(tests) == 1 else lambda observation: all(test(observation) for test in tests)
 
 
+def _canonical(requirement: LabelRequirement) -> LabelRequirement:
+    """The same requirement in the one spelling it has here."""
+    match requirement.operator:
+        case "in" | "notin" if requirement.values & {"in", "notin"}:
+            # Values that can be said in parentheses only.
+            return requirement
+        case "==" | "in" if len(requirement.values) == 1:
+            return replace(requirement, operator="=")
+        case "notin" if len(requirement.values) == 1:
+            return replace(requirement, operator="!=")
+        case _:
+            return requirement
+
+
 def _label_tester(selector: LabelSelector) -> Tester:
     seen: dict[bytes, bool] = {}
 
@@ -119,21 +163,38 @@ class NarrowedConnection:
     """`ApiConnection` whose requests for one collection are narrowed. Does not own the connection it uses."""
 
     def __init__(
-        self, connection: ApiConnection, path: str, narrowing: Narrowing, *, on_gateway: Callable[[], None]
+        self,
+        connection: ApiConnection,
+        path: str,
+        narrowing: Narrowing,
+        *,
+        on_gateway: Callable[[], None],
+        listed: Callable[[], bool],
     ) -> None:
         self._connection = connection
         self._path = path
         self._narrowing = narrowing
         self._on_gateway = on_gateway
+        self._listed = listed
 
     @asynccontextmanager
     async def open(self, request: ApiRequest) -> AsyncIterator[ApiResponse]:
-        """As `ApiConnection.open`."""
-        if request.path == self._path and self._narrowing:
+        """As `ApiConnection.open`.
+
+        Raises:
+            BadRequest: the selectors are not to be had of this server: it refuses the first list with them.
+        """
+        narrowed = request.path == self._path and bool(self._narrowing)
+        if narrowed:
             request = msgspec.structs.replace(request, query=self._narrowing.narrowed(request.query))
         async with self._connection.open(request) as response:
             if GATEWAY_HEADER in response.headers:
                 self._on_gateway()
+            # A watch may be refused for other parameters, and a list that was taken once is not wrong in itself.
+            asked_first = narrowed and not any(name in ("watch", "continue") for name, _ in request.query)
+            if response.status == BAD_REQUEST and asked_first and not self._listed():
+                body = await response.read(REFUSAL_BYTES_MAX)
+                raise BadRequest(refusal(response.status, response.headers, body).message)
             yield response
 
     def pinned(self) -> AbstractAsyncContextManager[ApiConnection]:

@@ -1,9 +1,11 @@
 """`Registration`: one handler, its queue, and the task that tells it.
 
 What it keeps true: the handler is called by one task only, one change after the other, and whatever it does concerns
-no other handler and not the feed. An exception of its own is logged with the object's key and counted. A call that
-runs for longer than `hung_s` is reported, in the log and in the statistics, and not touched: nobody could know what
-it has done by then. A plain function that blocks the event loop is reported when it returns.
+no other handler and not the feed. An exception of its own, of whatever kind (`raising`), is logged with the object's
+key and counted; a delivery that ends all the same is told of. Who closes from within a call, in whichever task or
+thread, is known by its context, and not made to wait for that call's end. A call that runs for longer than `hung_s` is
+reported, in the log and in the statistics, and not touched: nobody could know what it has done by then. A plain
+function that blocks the event loop is reported when it returns.
 
 The task is woken once for all changes that arrive in one turn of the loop, and gives others their turn after
 `BURST_S` or `BURST_CHANGES`. `delivery` decides what is told; this module tells it.
@@ -14,18 +16,21 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextvars import ContextVar
 from inspect import isawaitable
+from itertools import count
 from typing import Final, Literal, NamedTuple
 
 from ...shards.model.refs import Key
 from ...shards.store.entries import Entry
+from .arguments import last_of, state_of
 from .delivery import Change, DeliveryQueue
-from .errors import InformerClosed
+from .errors import InformerClosed, again
 from .handlers import Callbacks
-from .objects import KubeObject
+from .raising import LogLimit, ends_program
 from .settings import InformerSettings
 from .statistics import HandlerStatistics
-from .store import deleted_object, fresh_object, object_of
+from .store import object_of
 from .threads import HandlerThread
 
 log = logging.getLogger("shoal.cluster.informers")
@@ -34,12 +39,12 @@ BURST_CHANGES: Final = 64
 BURST_S: Final = 0.005
 CANCEL_S: Final = 5.0
 """For so long a handler that is cancelled is waited for; it may catch that, and go on for ever."""
-LOGGED_MAX: Final = 20
-LOGGED_S: Final = 10.0
-"""So many exceptions of one handler are logged in so many seconds; the next one that is says how many were not. A
-handler that always fails would fill any disk."""
 
 _State = Literal["open", "draining", "closed"]
+
+_numbers: Final = count(1)
+_within: Final[ContextVar[int]] = ContextVar("shoal_within_call", default=0)
+"""The call that this is a part of: what it starts inherits it. A number, because contexts outlive calls."""
 
 
 class _Call(NamedTuple):
@@ -64,6 +69,7 @@ class Registration:
         settings: InformerSettings,
         held: Callable[[], Iterable[Entry]],
         on_removed: Callable[[Registration], None],
+        on_failed: Callable[[Registration], None] = lambda _: None,
     ) -> None:
         self.name = name
         self.observed_at: float | None = None
@@ -74,6 +80,7 @@ class Registration:
         self._settings = settings
         self._held = held
         self._on_removed = on_removed
+        self._on_failed = on_failed
         self._loop = asyncio.get_running_loop()
         self._queue = DeliveryQueue(queue_max)
         self._state: _State = "open"
@@ -83,16 +90,18 @@ class Registration:
         self._synced = asyncio.Event()
         self._failure: BaseException | None = None
         self._call: _Call | None = None
+        self._number = 0
         self._hung = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._told = {"add": 0, "update": 0, "delete": 0, "resync": 0}
         self._failed = self._slow = 0
-        self._logged_at, self._logged, self._unlogged = float("-inf"), 0, 0
+        self._limit = LogLimit()
         self._seconds = self._lag_sum_s = 0.0
         self._thread = HandlerThread(f"handler {name}") if thread else None
         self._resync_s = resync_s
         self._resync = None if resync_s is None else self._loop.call_later(resync_s, self._tell_again)
         self._task = self._loop.create_task(self._deliver(), name=f"handler {name} of {informer}")
+        self._task.add_done_callback(self._delivered)
 
     # -- for the informer ------------------------------------------------------------------------------------
 
@@ -120,8 +129,8 @@ class Registration:
 
     @property
     def calling(self) -> bool:
-        """Whether it is the handler itself, in its own task, who asks."""
-        return asyncio.current_task() is self._task
+        """Whether a call of the handler, which has not returned, asks."""
+        return self._call is not None and _within.get() == self._number
 
     async def close(self, drain_s: float) -> None:
         """Tells what is pending for so many seconds, then ends; a call that is running then is cancelled."""
@@ -168,7 +177,7 @@ class Registration:
         """
         await self._synced.wait()
         if self._failure is not None:
-            raise self._failure
+            raise again(self._failure)
 
     async def remove(self) -> None:
         """Nothing more is told. Returns when the handler's last call has; one that does not return within
@@ -233,6 +242,7 @@ class Registration:
             if change is None or self._state == "closed":
                 break
             began = now
+            self._enter()
             outcome = self._tell(change, began)
             now = time()
             # A plain function may return anything: what a lambda's expression gives.
@@ -253,31 +263,46 @@ class Registration:
             if before is None:
                 told["add"] += 1
                 if callbacks.on_add is not None and after is not None:
-                    return callbacks.on_add(_state_of(change, after), change.initial)
+                    return callbacks.on_add(state_of(change, after), change.initial)
             elif after is None:
                 told["delete"] += 1
                 if callbacks.on_delete is not None:
-                    return callbacks.on_delete(*_last_of(change, before))
+                    return callbacks.on_delete(*last_of(change, before))
             else:
                 told["resync" if before is after else "update"] += 1
                 if callbacks.on_update is not None:
-                    new = _state_of(change, after)
+                    new = state_of(change, after)
                     return callbacks.on_update(new if before is after else object_of(before), new)
-        except Exception as error:  # noqa: BLE001 - whatever a handler raises is logged and counted
+        except BaseException as error:
+            # The loop cancels this task in an await only, never here.
+            if ends_program(error) and self._thread is None:
+                raise
             self._raised(change, error)
         return None
+
+    def _enter(self) -> None:
+        """A call begins. This task's context is its own; what the call starts inherits it."""
+        self._number = next(_numbers)
+        _within.set(self._number)
+
+    def _is_ended(self, error: BaseException) -> bool:
+        """Whether an exception that came out of an await was thrown into this task, and not by the handler."""
+        match error:
+            case asyncio.CancelledError():
+                return self._task.cancelling() > 0
+            case GeneratorExit():
+                # By the garbage collector, which is no task, or is within another one.
+                return not self._loop.is_running() or asyncio.current_task(self._loop) is not self._task
+            case _:
+                return False
 
     async def _await(self, change: Change, began: float, outcome: Awaitable[object]) -> None:
         self._begin(change, began)
         try:
             await outcome
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+        except BaseException as error:
+            if ends_program(error) or self._is_ended(error):
                 raise
-            # Something that the handler awaited was cancelled, not the handler.
-            self._raised(change, error)
-        except Exception as error:  # noqa: BLE001 - as in `_tell`
             self._raised(change, error)
         finally:
             self._call = None
@@ -290,11 +315,14 @@ class Registration:
         began = self._loop.time()
         self._begin(change, began)
         outcomes: list[object] = []
+        self._enter()
         try:
-            await thread.call(lambda: outcomes.append(self._tell(change, began)))
+            error = await thread.call(lambda: outcomes.append(self._tell(change, began)))
         finally:
             self._call = None
-        outcome = outcomes[0]
+        if error is not None:
+            self._raised(change, error)
+        outcome = outcomes[0] if outcomes else None
         if outcome is not None and isawaitable(outcome):
             await self._await(change, began, outcome)
         else:
@@ -316,15 +344,8 @@ class Registration:
 
     def _raised(self, change: Change, error: BaseException) -> None:
         self._failed += 1
-        now = self._loop.time()
-        if now - self._logged_at >= LOGGED_S:
-            self._logged_at, self._logged = now, 0
-        self._logged += 1
-        if self._logged > LOGGED_MAX:
-            self._unlogged += 1
-            return
-        log.error("handler raised", exc_info=error, extra={**self._about(change), "unlogged": self._unlogged})
-        self._unlogged = 0
+        if (unlogged := self._limit.admit(self._loop.time())) is not None:
+            log.error("handler raised", exc_info=error, extra={**self._about(change), "unlogged": unlogged})
 
     # -- what takes long -------------------------------------------------------------------------------------
 
@@ -386,26 +407,22 @@ class Registration:
                 timer.cancel()
         self._resync = self._watchdog = None
 
+    def _delivered(self, task: asyncio.Task[None]) -> None:
+        """The task has ended, as it should, or by something that nobody foresaw."""
+        error = None if task.cancelled() else task.exception()
+        if self._state != "open":
+            return
+        self._state = "closed"
+        about = {"informer": self._informer, "handler": self.name}
+        log.error("handler ended although it was not removed", exc_info=error, extra=about)
+        self._on_failed(self)
+
     def _ended(self) -> None:
         self._end_timers()
         self._queue.clear()
         if self._thread is not None:
             self._thread.close()
         if not self._synced.is_set():
-            self.fail(
-                InformerClosed(f"handler {self.name} of {self._informer} was removed before it was synced")
-            )
-
-
-def _state_of(change: Change, after: Entry) -> KubeObject:
-    """The state that a change leads to."""
-    return object_of(after) if change.body is None else fresh_object(after, change.body)
-
-
-def _last_of(change: Change, before: Entry) -> tuple[KubeObject, bool]:
-    """The arguments of a delete."""
-    end = change.end
-    if end is None:
-        return object_of(before), False
-    last = end.last or before
-    return (deleted_object(last, end.version), True) if end.known else (object_of(last), False)
+            how = "ended although it was not" if self._state == "open" else "was"
+            text = f"handler {self.name} of {self._informer} {how} removed before it was synced"
+            self.fail(InformerClosed(text))

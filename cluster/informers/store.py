@@ -44,6 +44,10 @@ from .transforms import Reshaping
 DELETIONS_REMEMBERED: Final = 4096
 """Behind a gateway. A late event is late by seconds."""
 
+consistent: Final = threading.RLock()
+"""Held while an informer's store or indexes are written, or read by its lister. Taken before `_unpacking`, for 0.1 us.
+One for all: each is written by its event loop alone, so that only readers in other threads ever wait for it."""
+
 _unpacking = threading.Lock()
 """Decompressors must not be used by two threads at once, and objects are read in whichever thread their handler runs.
 Taken for 1.4 us, and 0.1 us for taking it."""
@@ -128,17 +132,23 @@ class InformerStore(PartitionStore):
 
     def put(self, observation: Observation) -> None:
         """As `PartitionStore.put`; what does not meet the selectors is left out."""
-        super().put(self._wanted(observation))
+        with consistent:
+            super().put(self._wanted(observation))
 
     def apply(self, observation: Observation) -> None:
         """As `PartitionStore.apply`; what does not meet the selectors any more is gone."""
-        if self._selects is not None or self._reshape is not None:
-            observation = self._wanted(observation)
-        self._arrived = observation.body
-        super().apply(observation)
+        with consistent:
+            if self._selects is not None or self._reshape is not None:
+                observation = self._wanted(observation)
+            self._arrived = observation.body
+            super().apply(observation)
 
     def finish(self, version: Version) -> None:
         """As `PartitionStore.finish`."""
+        with consistent:
+            self._finish(version)
+
+    def _finish(self, version: Version) -> None:
         held, synced, seen = self._entries, self.synced, self.frontier
         self._live = False
         try:
@@ -166,6 +176,10 @@ class InformerStore(PartitionStore):
 
     def clear(self) -> None:
         """The resource has vanished, and with it all objects."""
+        with consistent:
+            self._clear()
+
+    def _clear(self) -> None:
         if not self.synced:
             self.abandon()
             return

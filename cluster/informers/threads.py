@@ -11,9 +11,11 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
+from functools import partial
 from typing import TypeAlias
 
-_Work: TypeAlias = tuple[Callable[[], None], "asyncio.Future[None]"]
+_Work: TypeAlias = tuple[Callable[[], None], "asyncio.Future[BaseException | None]"]
 
 
 class HandlerThread:
@@ -25,11 +27,13 @@ class HandlerThread:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    async def call(self, function: Callable[[], None]) -> None:
-        """Returns when the function has; cancelled, it leaves the function running."""
-        done: asyncio.Future[None] = self._loop.create_future()
-        self._work.put((function, done))
-        await done
+    async def call(self, function: Callable[[], None]) -> BaseException | None:
+        """Returns when the function has, with what it raised: a future would not take every exception, and who awaits
+        it would take some for his own. The function runs in the caller's context. Cancelled, this leaves it running.
+        """
+        done: asyncio.Future[BaseException | None] = self._loop.create_future()
+        self._work.put((partial(copy_context().run, function), done))
+        return await done
 
     def close(self) -> None:
         """The thread ends with what it is at."""
@@ -48,10 +52,6 @@ class HandlerThread:
                 self._loop.call_soon_threadsafe(_settle, done, error)
 
 
-def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
+def _settle(done: asyncio.Future[BaseException | None], error: BaseException | None) -> None:
+    if not done.done():
+        done.set_result(error)

@@ -21,6 +21,7 @@ from msgspec import Raw
 
 from ...shards.model.depth import at_any_depth
 from ...shards.model.observations import Observation
+from .raising import LogLimit, ends_program, is_asynchronous
 
 log = logging.getLogger("shoal.cluster.informers")
 
@@ -97,7 +98,12 @@ class Reshaper:
             raise TypeError(
                 f"transform is {transform!r}: expected a function of a parsed object, or dropping()"
             )
+        if is_asynchronous(getattr(transform, "reshape", transform)):
+            raise TypeError(
+                f"transform is {transform!r}: a coroutine function, and nobody would await it; expected a plain one"
+            )
         self.failures = 0
+        self._limit = LogLimit()
         self._transform = transform
         self._informer = informer
 
@@ -108,9 +114,13 @@ class Reshaper:
             if isinstance(transform, BodyTransform):
                 return transform.reshape(observation.body)
             return _transformed(transform, observation.body)
-        except Exception:
+        except BaseException as error:
+            if ends_program(error):
+                raise
             self.failures += 1
-            log.exception("transform failed", extra={"informer": self._informer, "key": observation.key})
+            if (unlogged := self._limit.admit()) is not None:
+                told = {"informer": self._informer, "key": observation.key, "unlogged": unlogged}
+                log.exception("transform failed", extra=told)
             return observation.body
 
 

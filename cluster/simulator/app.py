@@ -224,7 +224,16 @@ class ApiServerApp:
             case "list":
                 await self._list(exchange, path, served, target)
             case _:
-                await self._writing.serve(exchange, path, served, verb, user)
+                await self._object(exchange, path, served, verb, user)
+
+    async def _object(
+        self, exchange: Exchange, path: ResourcePath, served: Served, verb: str, user: User
+    ) -> None:
+        if verb == "get":
+            # NB: of a version that is no number a GET says what a WATCH says, and not what a LIST does.
+            demand = ListOptions(resource_version=exchange.parameter("resourceVersion"))
+            await self._reach(demand.watch_version())
+        await self._writing.serve(exchange, path, served, verb, user)
 
     def _options(
         self, exchange: Exchange, path: ResourcePath, served: Served, target: Target, *, in_path: bool

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import logging
 import ssl
 import tempfile
 from pathlib import Path
@@ -29,8 +30,12 @@ import yaml
 from ..model.errors import KubeconfigError
 from ..settings import ApiSettings
 from .client import Credentials, Endpoint, HttpConnection
+from .contexts import TlsContexts
 from .plugin import PluginCredentials, run_plugin
 from .requests import Pairs
+from .tokens import AGAIN_S, NoToken, read_token
+
+log = logging.getLogger("shoal.shards.api")
 
 RELOAD_S = 60.0
 """client-go reads a token file again every minute (``transport.NewCachedFileTokenSource``)."""
@@ -63,6 +68,15 @@ class Access(msgspec.Struct, frozen=True):
     def connect(self, settings: ApiSettings | None = None) -> HttpConnection:
         """A connection; nothing is sent and no credentials are read before its first request."""
         return HttpConnection(self.credentials(), settings)
+
+    def told_to(self) -> tuple[str, bool]:
+        """The server a kubeconfig names, empty for a service account; and whether a token or password is known that
+        is sent to it. A plug-in's is not, before it has run. Raises KubeconfigError as `load_kubeconfig`.
+        """
+        if self.service_account:
+            return "", not self.nobody
+        loaded = _Loaded(self.paths, self.context, nobody=self.nobody)
+        return str(loaded.cluster.get("server")), loaded.tells
 
     def __str__(self) -> str:
         where = f"context {self.context} of {self.paths}" if self.paths else "the service account of this pod"
@@ -180,19 +194,39 @@ class _Loaded:
             )
         files = [(self.cluster, "certificate-authority", "certificate-authority-data")]
         files += [(self.user, "client-certificate", "client-certificate-data")]
-        files += [(self.user, "client-key", "client-key-data"), (self.user, "tokenFile", "")]
+        files += [(self.user, "client-key", "client-key-data")]
         for section, key, data in files:
             if section.get(key) and not section.get(data):
                 file = Path(self.folder, str(section[key]))
                 if not file.is_file():
                     raise KubeconfigError(f"{self._where}: the {key} {file} is not there")
+        self._token()
+
+    def _token(self) -> str | None:
+        """What the token file holds; None where there is none."""
+        if not self.user.get("tokenFile"):
+            return None
+        file = Path(self.folder, str(self.user["tokenFile"]))
+        try:
+            return read_token(file)
+        except NoToken as error:
+            problem = error if file.is_file() else "is not there"
+            raise _TokenGone(f"{self._where}: the tokenFile {file} {problem}") from error
+
+    @property
+    def tells(self) -> bool:
+        """There is a token or a password."""
+        user = self.user
+        return bool(
+            user.get("token") or user.get("tokenFile") or (user.get("username") and user.get("password"))
+        )
 
     @property
     def renewable(self) -> bool:
         """The credentials may be different when they are asked for again."""
         return bool({"exec", "auth-provider", "tokenFile"} & self.user.keys())
 
-    async def endpoint(self, tls: _TlsContexts, plugin: PluginCredentials | None) -> _Found:
+    async def endpoint(self, tls: TlsContexts, plugin: PluginCredentials | None) -> _Found:
         """Reads everything; runs the exec plug-in unless `plugin` is still good."""
         if "exec" in self.user and (plugin is None or plugin.expired):
             plugin = await run_plugin(
@@ -205,11 +239,11 @@ class _Loaded:
         except Exception as error:  # the package has no common root of its errors, and passes many on
             raise KubeconfigError(f"{self._where}: {error}") from error
 
-    async def _load(self, tls: _TlsContexts, plugin: PluginCredentials | None) -> Endpoint:
+    async def _load(self, tls: TlsContexts, plugin: PluginCredentials | None) -> Endpoint:
         package = _package()
         # A token file wins, as in client-go, and is read each time: that is how tokens are rotated.
-        if self.user.get("tokenFile"):
-            self.user.pop("token", None)
+        if (token := self._token()) is not None:
+            self.user["token"] = token
 
         async def plugged() -> bool:
             if plugin is not None and plugin.token:
@@ -241,6 +275,10 @@ def _package() -> Any:
     from kubernetes.aio.config import kube_config
 
     return kube_config
+
+
+class _TokenGone(KubeconfigError):  # noqa: N818 - as those of `model.errors`
+    """No token can be read, which happens while its file is written."""
 
 
 class _Found:
@@ -283,9 +321,11 @@ def _service_account(folder: str) -> Any:
     )
     try:
         loader.load_and_set(configuration)
-    except (package.ConfigException, OSError) as error:
-        raise KubeconfigError(
-            f"no in-cluster access: {error} (looked in {folder} and at KUBERNETES_SERVICE_HOST); "
+        configuration.api_key["BearerToken"] = f"Bearer {read_token(Path(folder, 'token'))}"
+    except (package.ConfigException, OSError, NoToken) as error:
+        problem = f"the token {error}" if isinstance(error, NoToken) else error
+        raise _TokenGone(
+            f"no in-cluster access: {problem} (looked in {folder} and at KUBERNETES_SERVICE_HOST); "
             "outside of a pod name a kubeconfig"
         ) from error
     return configuration
@@ -327,58 +367,16 @@ def _impersonation(user: dict[str, Any]) -> Pairs:
     return tuple(headers)
 
 
-class _TlsContexts:
-    """Makes TLS contexts, the same one for the same files: kept-alive connections belong to a context."""
-
-    def __init__(self) -> None:
-        self._last: tuple[tuple[object, ...], ssl.SSLContext] | None = None
-
-    def of(self, configuration: Any, where: str) -> ssl.SSLContext | None:
-        """The context for a configuration; None for plain HTTP.
-
-        Raises:
-            KubeconfigError: authority, certificate or key cannot be used.
-        """
-        if not str(configuration.host).startswith("https"):
-            return None
-        files = (configuration.ssl_ca_cert, configuration.cert_file, configuration.key_file)
-        contents = tuple(Path(file).read_bytes() if file else None for file in files)
-        identity = (*contents, configuration.verify_ssl)
-        if self._last is None or self._last[0] != identity:
-            self._last = (identity, _tls_context(configuration, where))
-        return self._last[1]
-
-
-def _tls_context(configuration: Any, where: str) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=configuration.ssl_ca_cert)
-    except ssl.SSLError as error:
-        raise KubeconfigError(
-            f"{where}: the certificate authority is not a PEM certificate: {error}"
-        ) from error
-    # Python 3.13 turns this on; the authorities of many clusters lack the extensions it wants, and no other
-    # client wants them.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    context.set_alpn_protocols(["http/1.1"])
-    if configuration.cert_file:
-        try:
-            context.load_cert_chain(configuration.cert_file, configuration.key_file)
-        except ssl.SSLError as error:
-            raise KubeconfigError(f"{where}: client certificate and key do not fit: {error}") from error
-    if not configuration.verify_ssl:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
 class _ReloadedCredentials:
     """`Credentials` of an access, read again every `RELOAD_S` and after a 401."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._tls = _TlsContexts()
+        self._tls = TlsContexts()
         self._lock = asyncio.Lock()
         self._endpoint: Endpoint | None = None
+        self._last: Endpoint | None = None
+        """The same, and once it was rejected too."""
         self._plugin: PluginCredentials | None = None
         self._renewable = False
         self._loaded: tuple[object, _Loaded] | None = None
@@ -390,8 +388,17 @@ class _ReloadedCredentials:
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if self._endpoint is None or now - self._loaded_at >= RELOAD_S:
-                self._endpoint = await self._read()
-                self._loaded_at = now
+                try:
+                    self._endpoint = self._last = await self._read()
+                    self._loaded_at = now
+                except _TokenGone as error:
+                    if self._last is None:
+                        raise
+                    log.warning(
+                        "token cannot be read, the last one is kept", extra={"problem": error.message}
+                    )
+                    self._endpoint = self._last
+                    self._loaded_at = now - RELOAD_S + AGAIN_S
             return self._endpoint
 
     def rejected(self, endpoint: Endpoint) -> bool:

@@ -55,8 +55,7 @@ Decisions (client-go's are in ``tools/cache/reflector.go`` and ``tools/pager/pag
 * A watch that gets 5xx or garbage `RELIST_AFTER` times in a row and nothing else is replaced by a list: the
   version it resumes at may be what the server stumbles over.
 * 404 means gone when lists get it three times in a row, with waits between: servers that start, or have not
-  heard of a new definition yet, say 404 as well. 401 and 403 are asked again slowly: only people change them.
-
+  heard of a new definition yet, say 404 as well. 401 and 403 are asked again ever more slowly: some pass.
 * After a failure the server may be another one: a backup of etcd was restored, or the cluster replaced. A watch from
   a version it has not reached would be silent for ever, and what is held be stale for ever (client-go's are). So a
   list of one object says which version it is at; an older one than ours means that a list is due.
@@ -124,7 +123,7 @@ class Machine:
         self._synced = self._refused = False
         self._streaming: Streaming = "yes" if settings.streaming_list == "auto" else "never"
         self._silent_lists = 0
-        self._missing = 0  # lists in a row answered 404
+        self._missing = self._refusals = 0  # lists in a row answered 404; 401 and 403 since a success
         self._fruitless = 0  # watches in a row that failed and brought nothing
         self._just_listed = False  # no watch brought anything since the last list
 
@@ -367,9 +366,11 @@ class Machine:
 
     def _refuse(self, due: Due, refusal: Refusal, *effects: steps.Effect) -> steps.Step:
         self._refused = True
-        seconds = self._settings.refused_retry_s * (1 + 0.1 * self._uniform())
+        jitter, self._refusals = self._uniform(), self._refusals + 1
+        growing_s = self._settings.backoff_first_s * 2.0 ** min(self._refusals - 1, 30) * (1 + jitter)
+        seconds = min(growing_s, self._settings.refused_retry_s * (1 + 0.1 * jitter))
         self.state = Pausing(due)
-        self.message = f"{refusal.status}: {refusal.message}; tries again after {seconds:.0f} s"
+        self.message = f"{refusal.status}: {refusal.message}; tries again after {seconds:.1f} s"
         return steps.Step(effects, steps.Wait(seconds))
 
     def _elapsed(self, _: steps.Elapsed, now: float) -> steps.Step:  # noqa: ARG002
@@ -386,7 +387,7 @@ class Machine:
         return self._queue()
 
     def _welcome(self) -> None:
-        self._missing = 0
+        self._missing = self._refusals = 0
         self._refused = False
 
     def _received(self, event: steps.ErrorReported | steps.StreamEnded, lived_s: float) -> None:

@@ -8,13 +8,14 @@ class AlertReceiver:
 
     def __init__(self):
         self.answers = []
+        self.text = "told you"
         self.bodies = []
 
     async def __aenter__(self):
         async def serve(request):
             self.bodies.append((request.path, await request.json()))
             status, headers = self.answers.pop(0) if self.answers else (200, {})
-            return web.Response(status=status, headers=headers, text="told you")
+            return web.Response(status=status, headers=headers, text=self.text)
 
         app = web.Application()
         app.router.add_post("/{path:.*}", serve)

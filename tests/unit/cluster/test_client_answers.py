@@ -1,6 +1,7 @@
 """How answers are read: lists of every layout, headers that are odd, counts."""
 
 import json
+import pickle
 
 import pytest
 
@@ -90,6 +91,30 @@ def test_a_page_says_what_remains():
     assert (found.continue_token, found.remaining) == ("t", 4)
     assert repr(found) == "<1 objects at 9, and more>"
     assert isinstance(found, ObjectList)
+
+
+def test_what_listers_answer_is_equal_after_a_journey():
+    """To another process, say: a list was equal to nothing but itself."""
+    headers = {"shoal-frontier": "12", "shoal-shards": "shard-0"}
+    found = read_list(page(ITEM, **{"continue": "t", "remainingItemCount": 4}), headers, PODS)
+    there = pickle.loads(pickle.dumps(found))
+    assert there == found
+    assert hash(there) == hash(found)
+    assert (there.continue_token, there.remaining, there.freshness) == ("t", 4, found.freshness)
+    other = {"metadata": {"name": "b", "namespace": "x"}}
+    for different in (
+        read_list(page(ITEM), headers, PODS),
+        read_list(page(other, **{"continue": "t", "remainingItemCount": 4}), headers, PODS),
+        read_list(page(ITEM, **{"continue": "t", "remainingItemCount": 4}), {}, PODS),
+        list(found),
+    ):
+        assert different != found
+    count = Count.of(3, "7", found.freshness)
+    groups = Groups({"a": 1, "b": 2}, "7", found.freshness)
+    for answer in (count, groups):
+        there = pickle.loads(pickle.dumps(answer))
+        assert (there, there.resource_version, there.freshness) == (answer, "7", found.freshness)
+    assert list(pickle.loads(pickle.dumps(groups))) == ["b", "a"]
 
 
 def test_counts_are_numbers_that_say_what_they_rest_on():

@@ -54,6 +54,27 @@ def test_every_public_name_is_there(name):
     assert name in dir(shoal)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BucketLimiter",
+        "ElectionTimes",
+        "FastSlowLimiter",
+        "LeadershipLost",
+        "MaxOfLimiter",
+        "NotSynced",
+        "OpenTelemetryTracing",
+        "Parked",
+        "RateLimiter",
+        "WithMaxWaitLimiter",
+        "default_limiter",
+    ],
+)
+def test_what_controllers_take_and_raise_is_reached_from_the_root(name):
+    assert name in shoal.__all__
+    assert getattr(shoal, name).__name__ == name
+
+
 def test_a_name_there_is_not():
     with pytest.raises(AttributeError, match="module 'shoal' has no attribute 'conect'"):
         shoal.conect  # noqa: B018 - reading it is the test

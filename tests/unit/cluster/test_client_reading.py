@@ -1,6 +1,7 @@
 """Listers, the same for a Shoal and an API server, asynchronous and blocking: one suite, four clients."""
 
 import asyncio
+import re
 
 import pytest
 from support.client_faces import COLORS, FACES, PODS, SPACE, Face, cluster, create, delete
@@ -233,6 +234,28 @@ async def test_a_shoal_groups_by_what_it_has_an_index_of(client):
             await maps.group_by("data.n")
     else:
         assert await maps.group_by("data.n") == {str(number): 1 for number in range(len(COLORS))}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "spec.containers",
+        "spec.containers.image",
+        "spec.containers[0].image",
+        "spec.nodeSelector[disk]",
+        "metadata.annotations[x]",
+        "metadata.labels[",
+        "metadata.labels[]",
+        "metadata.labels",
+        "metadata.labels.app",
+        "spec..nodeName",
+        " spec.nodeName",
+    ],
+)
+async def test_no_objects_are_grouped_by_what_is_no_value(client, pods, path):
+    """An API server's objects were counted as if none of them had such a path."""
+    with pytest.raises(errors.BadRequest, match=f"cannot group by {re.escape(repr(path))}"):
+        await pods.group_by(path, SPACE)
 
 
 # -- freshness -----------------------------------------------------------------------------------------------

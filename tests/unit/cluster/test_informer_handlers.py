@@ -8,7 +8,7 @@ from support.informing import Remembering, World, in_world
 
 from shoal.cluster.informers.errors import InformerClosed
 from shoal.cluster.informers.handlers import EventHandler
-from shoal.cluster.informers.registration import LOGGED_MAX
+from shoal.cluster.informers.raising import LOGGED_MAX
 from shoal.cluster.informers.settings import InformerSettings
 
 

@@ -98,6 +98,33 @@ def test_a_version_that_comes_is_waited_for_and_one_that_does_not_is_504() -> No
     in_virtual_time(main())
 
 
+def test_get_waits_for_a_version_as_list_does() -> None:
+    """It answered what it had, however old, and a version that is no number was no error."""
+
+    async def main() -> None:
+        server = caller()
+        created = await server.create(MAPS, "a")
+        version = int(created["metadata"]["resourceVersion"])
+        for known in ("", "0", str(version)):
+            assert (await server.get(f"{MAPS}/a?resourceVersion={known}"))["metadata"]["name"] == "a"
+        waiting = asyncio.create_task(server.ask("GET", f"{MAPS}/b?resourceVersion={version + 1}"))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        await server.create(MAPS, "b")
+        status, document = await waiting
+        assert (status, document["metadata"]["name"]) == (200, "b")
+        status, document = await server.ask("GET", f"{MAPS}/a?resourceVersion={version + 9}")
+        assert (status, document["reason"], document["details"]["retryAfterSeconds"]) == (504, "Timeout", 1)
+        assert document["details"]["causes"][0]["reason"] == "ResourceVersionTooLarge"
+        status, document = await server.ask("GET", f"{MAPS}/a?resourceVersion=abc")
+        assert (status, document["message"]) == (
+            500,
+            'resourceVersion: Invalid value: "abc": strconv.ParseUint: parsing "abc": invalid syntax',
+        )
+
+    in_virtual_time(main())
+
+
 @pytest.mark.parametrize(
     ("selector", "expected"),
     [

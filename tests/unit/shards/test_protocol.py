@@ -366,18 +366,6 @@ def test_an_absurd_retry_after_is_cut():
     assert step.activity == Wait(protocol.RETRY_AFTER_MAX_S)
 
 
-@pytest.mark.parametrize("refusal", [FORBIDDEN, UNAUTHORIZED])
-def test_forbidden_and_unauthorized_are_reported_and_retried_slowly(refusal):
-    made = machine(Begin(), Granted())
-    assert made.step(Declined(refusal), 0.0).activity == Wait(60.0)
-    assert made.condition == "refused"
-    assert refusal.message in made.message
-    made.step(Elapsed(), 60.0)
-    made.step(Granted(), 60.0)
-    made.step(Accepted(), 60.0)
-    assert made.condition == "pending"
-
-
 def test_refused_watches_go_on_where_they_were_once_they_are_allowed():
     made = machine(Begin(5), Declined(FORBIDDEN))
     assert made.condition == "refused"

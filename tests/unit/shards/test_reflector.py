@@ -461,11 +461,11 @@ def test_other_failures_to_connect_are_counted_by_their_kind(error, kind):
 def test_refusals_are_reported_and_retried_slowly(code):
     async def main():
         refused = declined(code, "configmaps is forbidden")
-        followed = await Followed(refused, refused, listed(1, A1), Answer([Never])).until(100.0)
-        assert followed.connection.times == [0.0, 60.0]
+        followed = await Followed(*[refused] * 9, listed(1, A1), Answer([Never])).until(200.0)
+        assert followed.connection.times == pytest.approx([0, 0.8, 2.4, 5.6, 12, 24.8, 50.4, 101.6, 161.6])
         assert followed.status.state == "refused"
         assert "configmaps is forbidden" in followed.status.message
-        await followed.until(121.0)
+        await followed.until(222.0)
         assert followed.status.state == "synced"
         assert followed.status.message == ""
 
