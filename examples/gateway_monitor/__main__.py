@@ -16,6 +16,7 @@ import shoal
 
 from .demo import Failed, demonstrate
 from .lastgood import StateInvalid
+from .links import bare, server_of
 from .monitor import Monitor
 from .operators import WriteRefused
 from .settings import Alertmanager, Settings, SettingsInvalid, Webhook, read_settings
@@ -57,10 +58,14 @@ def run(
     """Monitor until Ctrl-C or SIGTERM."""
     _log(logging.INFO)
     settings = read_settings(settings_file) if settings_file else Settings()
+    try:
+        more = [Alertmanager(url=url) for url in alertmanagers], [Webhook(url=url) for url in webhooks]
+    except ValueError as error:
+        raise SettingsInvalid(str(error)) from error
     alerts = msgspec.structs.replace(
         settings.alerts,
-        alertmanagers=(*settings.alerts.alertmanagers, *(Alertmanager(url=url) for url in alertmanagers)),
-        webhooks=(*settings.alerts.webhooks, *(Webhook(url=url) for url in webhooks)),
+        alertmanagers=(*settings.alerts.alertmanagers, *more[0]),
+        webhooks=(*settings.alerts.webhooks, *more[1]),
     )
     settings = msgspec.structs.replace(
         settings,
@@ -77,7 +82,8 @@ def run(
             else shoal.local(kubeconfig, context)
         )
         async with client:
-            await Monitor(client, settings).run()
+            links = bare(shoal_url) if shoal_url else server_of(kubeconfig, context)
+            await Monitor(client, settings, links=links).run()
 
     _until_signalled(monitor())
 

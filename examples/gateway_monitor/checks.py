@@ -18,13 +18,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import msgspec
+
 from .diff import Change, diff, shown
 from .documents import ABSENT, dig, number, parts, plain, within
 from .facts import GatewayFacts, Place
 from .findings import Finding, Severity, Subject
 from .lastgood import GoodState
 from .relaxation import relaxed
-from .view import View, backend_of, port_of
+from .view import PODS, SERVICES, SLICES, View, backend_of, port_of
 
 LINES_MAX = 30
 """Details and changes of one finding that are told; the others are counted."""
@@ -32,6 +34,11 @@ LINES_MAX = 30
 
 def findings_of(view: View, subject: Subject) -> list[Finding]:
     """Everything that is wrong with an object now; `Finding.since` is left open."""
+    version = view.api_version(subject)
+    return [msgspec.structs.replace(finding, api_version=version) for finding in _found(view, subject)]
+
+
+def _found(view: View, subject: Subject) -> list[Finding]:
     facts = view.facts(subject)
     good = view.good.get(subject.resource, Place(subject.namespace, subject.name))
     if facts is None:
@@ -77,38 +84,48 @@ def _route_down(view: View, subject: Subject, facts: GatewayFacts) -> Iterator[F
 def _why_down(view: View, facts: GatewayFacts, service: Place) -> tuple[str, tuple[str, ...]]:
     """Why nothing answers behind a service, or ""; and what explains it."""
     known, port = view.services.get(service), port_of(facts)
-    if known is None:
+    if known is None and SERVICES not in view.unseen:
         return f"there is no service {service}", ()
-    if known.external:
+    if known is not None and known.external:
         return "", ()
-    if port is not None and known.ports and port not in known.ports:
+    if known is not None and port is not None and known.ports and port not in known.ports:
         ports = ", ".join(sorted(map(str, known.ports)))
         return f"service {service} has no port {port}", (f"its ports: {ports}",)
     endpoints = view.endpoints(service)
+    if endpoints is None and (known is None or SLICES in view.unseen):
+        return (
+            "",
+            (),
+        )  # a service that is not seen may be a name elsewhere, and slices that are not seen may be ready
+    unseen = () if known is not None else (f"service {service}: not known, {SERVICES} cannot be read",)
     if endpoints is None:
         return f"service {service} has no EndpointSlice", _selected_pods(view, service)
     if any(endpoint.ready for endpoint in endpoints):
         return "", ()
     if not endpoints:
-        return f"service {service} has no endpoints", _selected_pods(view, service)
+        return f"service {service} has no endpoints", (*unseen, *_selected_pods(view, service))
     pods = tuple(sorted({one.pod for one in endpoints if one.pod is not None}))
     lines = [_pod_line(view, pod) for pod in pods[: view.settings.pods_shown]]
     if len(pods) > len(lines):
         lines.append(f"and {len(pods) - len(lines)} more pods")
     unnamed = sorted(one.address for one in endpoints if one.pod is None)
     lines += [f"address {address}: not ready" for address in unnamed[: view.settings.pods_shown]]
-    return f"none of the {len(endpoints)} endpoints of service {service} is ready", tuple(lines)
+    return f"none of the {len(endpoints)} endpoints of service {service} is ready", (*unseen, *lines)
 
 
 def _pod_line(view: View, pod: Place) -> str:
     facts = view.pods.get(pod)
     if facts is None:
-        return f"pod {pod}: there is no such pod"
+        return f"pod {pod}: {f'not known, {PODS} cannot be read' if PODS in view.unseen else 'there is no such pod'}"
     return f"pod {pod}: {facts.why or 'ready itself, but not as an endpoint'}"
 
 
 def _selected_pods(view: View, service: Place) -> tuple[str, ...]:
     found = list(view.pods_behind(service))
+    if PODS in view.unseen:
+        return (f"which pods it selects is not known: {PODS} cannot be read",)
+    if view.services.get(service) is None:
+        return ()
     if not found:
         return ("no pod matches its selector",)
     lines = [f"pod {place}: {facts.why or 'ready'}" for place, facts in found[: view.settings.pods_shown]]

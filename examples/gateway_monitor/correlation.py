@@ -6,7 +6,7 @@ changed since the last time. Which findings there are is a function of what is k
 model remembers about a finding is since when.
 
 Nothing is evaluated before its resource is `complete`, and all that it is measured against: a route whose service is
-not known *yet* is not down.
+not known *yet* is not down. What is `out_of_sight` is not waited for: judged is what follows from the rest.
 """
 
 from __future__ import annotations
@@ -96,6 +96,13 @@ class Model:
         """Everything there is of the resource has been delivered, or there is no such resource."""
         self._incomplete.discard(resource)
 
+    def out_of_sight(self, resource: str, unseen: bool) -> None:  # noqa: FBT001 - read as a sentence
+        """The resource cannot be read, or can be again. Meanwhile nothing follows from an object not being there."""
+        if unseen == (resource in self.view.unseen):
+            return
+        (self.view.unseen.add if unseen else self.view.unseen.discard)(resource)
+        self._dirty |= self.view.subjects()
+
     def note(self, finding: Finding) -> None:
         """Something is wrong that does not follow from objects: a rollback given up, a resource that cannot be read."""
         self._noted[finding.identity] = finding
@@ -124,10 +131,8 @@ class Model:
 
     def _waits_for(self, subject: Subject) -> set[str]:
         """Resources that are not known well enough to judge it."""
-        needed = {subject.resource, self.view.routes}
-        if subject.resource == self.view.routes:
-            needed |= {SERVICES, SLICES, PODS}
-        return needed & self._incomplete
+        explaining = {SERVICES, SLICES, PODS} if subject.resource == self.view.routes else {self.view.routes}
+        return self._incomplete & {subject.resource, *(explaining - self.view.unseen)}
 
     def _settle(self, subject: Subject, found: Mapping[Identity, Finding], now: float) -> list[Transition]:
         known = self._by_subject.get(subject, set())
@@ -142,6 +147,9 @@ class Model:
 
     def _moved(self, identity: Identity, finding: Finding | None, now: float) -> list[Transition]:
         known = self._open.get(identity)
+        if finding is not None and not finding.api_version:
+            version = self.view.api_version(identity.subject)
+            finding = msgspec.structs.replace(finding, api_version=version)
         if finding is None:
             self._open.pop(identity, None)
             return [] if known is None else [Resolved(known, now)]

@@ -8,30 +8,16 @@ applying it always leads from one document to the other.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
 from .documents import ABSENT, Absent, pointer
+from .secrets import is_secret_field, named_secret, redacted
 
 SHOWN_CHARS_MAX = 120
 """Of a value in an alert; the whole is in the cluster."""
-
-_SECRET_FIELD = re.compile(
-    r"(secret|token|passw(or)?d|passphrase|credential|private_?key|api_?key|authorization|cookie|signing_?key|\bpsk\b)",
-    re.IGNORECASE,
-)
-_NO_SECRET = re.compile(
-    r"(ref|name|namespace|url|endpoint|issuer|ttl|seconds|lifetime|expiry)$", re.IGNORECASE
-)
-"""Fields about a secret that are none: ``tokenUrl``, ``secretRef``, ``secretName``."""
-_SECRET_VALUE = re.compile(
-    r"-----BEGIN [A-Z ]+-----|\beyJ[\w-]{10,}\.|\b(Bearer|Basic) +\S{8,}|://[^/\s:@]+:[^/\s@]+@",
-    re.IGNORECASE,
-)
-"""A PEM block, a JSON web token, an Authorization header, a URL with a password."""
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -40,6 +26,8 @@ class Change(msgspec.Struct, frozen=True):
     path: tuple[str, ...]
     old: Any
     new: Any
+    secret: bool = False
+    """By the name beside it; `shown` judges by the path as well."""
 
 
 class ShownChange(msgspec.Struct, frozen=True):
@@ -59,15 +47,17 @@ def diff(old: Any, new: Any, path: tuple[str, ...] = ()) -> tuple[Change, ...]:
     return tuple(_changes(old, new, path))
 
 
-def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[Change]:
+def _changes(old: Any, new: Any, path: tuple[str, ...], *, secret: bool = False) -> Iterator[Change]:
     if isinstance(old, Mapping) and isinstance(new, Mapping):
+        named = named_secret(old) | named_secret(new)
         for name in sorted({*old, *new}, key=str):
-            yield from _changes(old.get(name, ABSENT), new.get(name, ABSENT), (*path, name))
+            hidden = secret or name in named
+            yield from _changes(old.get(name, ABSENT), new.get(name, ABSENT), (*path, name), secret=hidden)
     elif _paired(old, new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
-            yield from _changes(before, after, (*path, str(index)))
+            yield from _changes(before, after, (*path, str(index)), secret=secret)
     elif not same(old, new):
-        yield Change(path, old, new)
+        yield Change(path, old, new, secret)
 
 
 def _paired(old: Any, new: Any) -> bool:
@@ -123,37 +113,12 @@ def _applied(document: Any, path: tuple[str, ...], value: Any) -> Any:
 
 def shown(change: Change) -> ShownChange:
     """A change for people: values short, and without secrets."""
-    secret = any(is_secret_field(part) for part in change.path)
+    secret = change.secret or any(is_secret_field(part) for part in change.path)
     return ShownChange(pointer(change.path), _value(change.old, secret), _value(change.new, secret))
-
-
-def redacted(value: Any) -> Any:
-    """A copy of a document in which whatever looks like a secret is replaced by its length."""
-    return _redacted(value, secret=False)
 
 
 def _value(value: Any, secret: bool) -> str:  # noqa: FBT001 - private, named at its callers
     if isinstance(value, Absent):
         return "(absent)"
-    text = msgspec.json.encode(_redacted(value, secret=secret)).decode()
+    text = msgspec.json.encode(redacted(value, secret=secret)).decode()
     return text if len(text) <= SHOWN_CHARS_MAX else f"{text[: SHOWN_CHARS_MAX - 1]}…"
-
-
-def _redacted(value: Any, *, secret: bool) -> Any:
-    if isinstance(value, Mapping):
-        return {
-            name: _redacted(inner, secret=secret or is_secret_field(str(name)))
-            for name, inner in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [_redacted(inner, secret=secret) for inner in value]
-    if isinstance(value, str) and (secret or _SECRET_VALUE.search(value)):
-        return f"(redacted, {len(value)} characters)"
-    if secret and value is not None and not isinstance(value, bool):
-        return "(redacted)"
-    return value
-
-
-def is_secret_field(name: str) -> bool:
-    """What is in a field of this name is not to be shown."""
-    return bool(_SECRET_FIELD.search(name)) and not _NO_SECRET.search(name)

@@ -58,6 +58,11 @@ def plain(value: float) -> str:
     return f"{value:,.10g}"
 
 
+def printable(text: str) -> str:
+    """On one line, with characters that would do something to a terminal written as escapes."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def items(document: Any, *path: str) -> Sequence[Any]:
     """A list, or () if it is none."""
     found = dig(document, *path)

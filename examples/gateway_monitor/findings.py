@@ -24,6 +24,10 @@ Check: TypeAlias = Literal[
     "rollback_suspended",
     "resource_unreadable",
 ]
+Restorable: TypeAlias = Literal[
+    "policy_relaxed", "limit_out_of_bounds", "production_route_removed", "field_changed"
+]
+"""Checks that compare with the last good state, or with bounds: what can be put back."""
 Severity: TypeAlias = Literal["critical", "warning", "info"]
 
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
@@ -59,6 +63,8 @@ class Finding(msgspec.Struct, frozen=True):
     """Against the last good state, without secrets."""
     since: float = 0.0
     """Seconds since 1970 when it was first seen."""
+    api_version: str = ""
+    """Group and version by which the subject is served, for links; "" if that is not known."""
 
     @property
     def identity(self) -> Identity:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from .findings import Changed, Finding, Identity, Opened, Resolved, Severity, Transition
+from .findings import Changed, Check, Finding, Identity, Opened, Resolved, Severity, Transition
 
 
 class Group(msgspec.Struct, frozen=True, order=True):
@@ -57,7 +57,7 @@ class _Member(msgspec.Struct):
 class Grouper:
     """Gathers transitions to notifications."""
 
-    def __init__(self, *, group_wait_s: float, repeat_s: float, hold_s: Mapping[str, float]) -> None:
+    def __init__(self, *, group_wait_s: float, repeat_s: float, hold_s: Mapping[Check, float]) -> None:
         self._group_wait_s = group_wait_s
         self._repeat_s = repeat_s
         self._hold_s = hold_s

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from .findings import Finding, Resolved, Subject
+from .findings import Finding, Resolved
 from .grouping import Notification
 
 SECTION_CHARS_MAX = 2900
@@ -61,14 +61,21 @@ def alert(finding: Finding, *, ends_at: float, generator_url: str) -> dict[str, 
     }
 
 
-def generator_url(base: str, subject: Subject) -> str:
-    """Where the object is: its path at the API server, below `base`; "" without a base."""
+def generator_url(base: str, finding: Finding) -> str:
+    """Where the object is: its path at the API server, below `base`; "" without a base. What is about a whole resource,
+    or a whole group, leads there.
+    """
     if not base:
         return ""
+    subject = finding.subject
     plural, _, group = subject.resource.partition(".")
-    root = f"apis/{group}/v1" if group else "api/v1"
+    if plural == "*":
+        return f"{base.rstrip('/')}/apis/{group}"
+    version = finding.api_version or (f"{group}/v1" if group else "v1")
+    root = f"apis/{version}" if group else f"api/{version}"
     inside = f"namespaces/{subject.namespace}/" if subject.namespace else ""
-    return f"{base.rstrip('/')}/{root}/{inside}{plural}/{subject.name}"
+    name = "" if not subject.namespace and subject.name == subject.resource else f"/{subject.name}"
+    return f"{base.rstrip('/')}/{root}/{inside}{plural}{name}"
 
 
 # -- Slack ---------------------------------------------------------------------------------------------------

@@ -19,15 +19,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 import shoal
 
-from .alerts import Alerting, Poster, Receiver
+from .alerts import Alerting
 from .correlation import Model, delivery_of
 from .files import read_state, write_state
 from .findings import Finding, Identity, Subject, Transition
+from .outbox import Receiver
+from .posting import Poster
 from .rollback import AuditLine, ClientWriter, Rollbacks
+from .served import Unanswered, served
 from .settings import Settings
 from .view import PODS, SERVICES, SLICES
 
@@ -39,10 +42,17 @@ SETTLE_S = 0.05
 EXPIRE_S = 60.0
 """Evaluated at least so often, because some things end by time alone."""
 HEALTH_S = 5.0
+OUT_OF_SIGHT = ("refused", "failed")
+"""States of an informer whose objects cannot be seen, though the server says that there is the resource."""
 STALE_S = 180.0
-"""An informer whose newest proof of being up to date is older than that is stuck: watches end every few minutes."""
-QUIET_S, GRACE_S = 1.0, 10.0
-"""Discovery has told of everything there is once it says nothing more for QUIET_S, or has said nothing for GRACE_S."""
+"""An informer that cannot follow at the moment is told of when its newest proof of being up to date is older than that.
+One that follows is not: nothing proves that a quiet resource is up to date, and it is."""
+LOOK_S = 0.25
+"""Between looks at what is still awaited at the start."""
+ASK_S, ASK_SLOWLY_S = 1.0, 15.0
+"""Between questions what the group has, at the start; and later, for as long as something is not known."""
+GRACE_S = 10.0
+"""How long a kind that is served may take until discovery tells of it, before that is a finding."""
 
 
 class Monitor:
@@ -69,7 +79,7 @@ class Monitor:
         routes = f"{settings.checks.routes}.{settings.checks.group}"
         self.model = Model(settings.checks, good, incomplete={*FOLLOWED, routes, *remembered})
         self.ready = asyncio.Event()
-        """Everything there was at first has been looked at."""
+        """Everything there was at first has been looked at, or is known to be out of sight."""
         self._client = client
         self._settings = settings
         self._links = links
@@ -84,7 +94,8 @@ class Monitor:
         self._saved = 0
         self._complete = False
         self._delivered = asyncio.Event()
-        self._heard_at: float | None = None
+        self._group_judged = asyncio.Event()
+        """Which kinds there are is known, or a finding says that it is not."""
 
     @property
     def followed(self) -> Sequence[str]:
@@ -94,7 +105,7 @@ class Monitor:
     @property
     def objects(self) -> int:
         """Objects that are held."""
-        return sum(len(informer.lister) for informer in self._informers.values())
+        return sum(informer.status.objects for informer in self._informers.values())
 
     async def run(self) -> None:
         """Monitors until cancelled; then tells what there is still to tell, and saves."""
@@ -124,6 +135,7 @@ class Monitor:
                             self._follow(resource, asked), name=f"follow {resource}"
                         )
                     group.create_task(self._discovering(group), name="discover")
+                    group.create_task(self._knowing_the_group(), name="know the group")
                     group.create_task(self._starting(), name="start")
             finally:
                 for informer in self._informers.values():
@@ -149,9 +161,7 @@ class Monitor:
 
     async def _discovering(self, group: asyncio.TaskGroup) -> None:
         """Follows what appears. What vanishes needs nothing: its informer tells of deletes and waits for its return."""
-        loop = asyncio.get_running_loop()
         async for event in self._client.informers.discovered(self._settings.checks.group):
-            self._heard_at = loop.time()
             found = event.resource_type.resource
             resource = found.qualified_name
             if isinstance(event, shoal.Vanished):
@@ -163,24 +173,82 @@ class Monitor:
                 )
 
     async def _starting(self) -> None:
-        """Says when everything is known that was there at first."""
-        await asyncio.wait([self._listing[resource] for resource in FOLLOWED])
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        while loop.time() < began + GRACE_S:
-            if self._heard_at is not None and loop.time() >= self._heard_at + QUIET_S:
-                break
-            await asyncio.sleep(QUIET_S / 4)
-        await asyncio.wait(list(self._listing.values()))
-        # What discovery has not told of by now does not exist.
-        for resource in {
-            f"{self._settings.checks.routes}.{self._settings.checks.group}",
-            *self._remembered(),
-        }:
-            if resource not in self._listing:
-                self.model.complete(resource)
+        """Says when everything is known that was there at first, but for what cannot be seen."""
+        await self._settled(FOLLOWED)
+        await self._group_judged.wait()
+        await self._settled(tuple(self._listing))
         self._complete = True
         self._delivered.set()
+
+    async def _settled(self, resources: Iterable[str]) -> None:
+        """Waits until each is listed, or refused, or has failed: that is a finding, and others do not wait for it."""
+        for resource in resources:
+            while not self._listing[resource].done():
+                informer = self._informers.get(resource)
+                if informer is not None and informer.status.state in OUT_OF_SIGHT:
+                    self._judge(resource, informer)
+                    break
+                await asyncio.sleep(LOOK_S)
+
+    async def _knowing_the_group(self) -> None:
+        """Tells the model which remembered kinds do not exist, once the API server has said so; until then that is a
+        finding. A group that could not be asked for, or that is not there, does not mean that its objects are gone.
+        """
+        loop, group = asyncio.get_running_loop(), self._settings.checks.group
+        routes = f"{self._settings.checks.routes}.{group}"
+        identity = Identity("resource_unreadable", Subject(f"*.{group}", "", group))
+        began, warned = loop.time(), False
+        while True:
+            remembered, kinds, why = self._remembered(), None, ""
+            try:
+                kinds = await served(self._client, group)
+            except Unanswered as error:
+                why = str(error)
+            if kinds is not None:
+                if not warned:
+                    self._warn_of_unserved(kinds)
+                    warned = True
+                late = sorted(f"{kind}.{group}" for kind in kinds if "/" not in kind)
+                for resource in {routes, *remembered} - set(late) - set(self._listing):
+                    self.model.complete(resource)
+                late = [one for one in late if one in {routes, *remembered} - set(self._listing)]
+                why = f"discovery has not told of {', '.join(late)} yet" if late else ""
+            elif not why and remembered:
+                why = f"the group is not served; {len(self.model.good)} objects of it are remembered"
+            elif not why:
+                # Never heard of: it may come, and then its kinds are told of.
+                self.model.complete(routes)
+            waits = kinds is not None and why and loop.time() < began + GRACE_S
+            if not waits:
+                self._judge_group(identity, why)
+                self._group_judged.set()
+            if kinds is not None and not why:
+                return
+            await asyncio.sleep(ASK_S if waits else ASK_SLOWLY_S)
+
+    def _judge_group(self, identity: Identity, why: str) -> None:
+        if why:
+            summary = f"the monitor cannot see what there is of {identity.subject.name}"
+            self.model.note(_unreadable(identity.subject, summary, why))
+        else:
+            self.model.withdraw(identity)
+        self._delivered.set()
+
+    def _warn_of_unserved(self, kinds: Collection[str]) -> None:
+        """A name in the settings that means nothing would disable what it is for, in silence."""
+        checks, rollback = self._settings.checks, self._settings.rollback
+        named = {
+            "checks.routes": (checks.routes,),
+            "checks.rules": checks.rules,
+            "checks.limits": checks.limits,
+            "rollback.restore": rollback.restore,
+        }
+        for setting, names in named.items():
+            for kind in sorted(set(names) - set(kinds)):
+                log.warning(
+                    "settings name a kind that is not served",
+                    extra={"setting": setting, "kind": kind, "group": checks.group},
+                )
 
     def _remembered(self) -> set[str]:
         return {resource for resource, _, _ in self.model.good.items()}
@@ -228,19 +296,15 @@ class Monitor:
     def _judge(self, resource: str, informer: shoal.Informer) -> None:
         status = informer.status
         subject = Subject(resource, "", resource)
-        stale = status.state == "synced" and status.age_s > STALE_S
+        stale = status.state == "synced" and bool(status.message) and status.age_s > STALE_S
         missing = resource in FOLLOWED and status.state in ("waiting", "unknown", "gone")
-        if status.state in ("refused", "failed") or stale or missing:
+        unseen = status.state in OUT_OF_SIGHT
+        self.model.out_of_sight(resource, unseen)
+        if unseen or stale or missing:
             why = status.message or (f"nothing heard for {status.age_s:.0f} s" if stale else status.state)
-            self.model.note(
-                Finding(
-                    check="resource_unreadable",
-                    subject=subject,
-                    severity="critical",
-                    summary=f"the monitor cannot see {resource}",
-                    details=(why,),
-                )
-            )
+            version = "" if informer.resource is None else informer.resource.api_version
+            summary = f"the monitor cannot see {resource}"
+            self.model.note(_unreadable(subject, summary, why, api_version=version))
         else:
             self.model.withdraw(Identity("resource_unreadable", subject))
         if self.model.dirty:
@@ -251,11 +315,11 @@ class Monitor:
     async def _saving(self) -> None:
         while True:
             await asyncio.sleep(self._settings.save_s)
-            if self._settings.state_file and self.ready.is_set():
+            if self._settings.state_file:
                 await asyncio.to_thread(self._save_encoded, *self._unsaved())
 
     def _save(self) -> None:
-        if self._settings.state_file and self.ready.is_set():
+        if self._settings.state_file:
             self._save_encoded(*self._unsaved())
 
     def _unsaved(self) -> tuple[bytes | None, int]:
@@ -272,6 +336,17 @@ class Monitor:
             log.error("state file not written", extra=extra)  # noqa: TRY400 - the reason says it all
         else:
             self._saved = changes
+
+
+def _unreadable(subject: Subject, summary: str, why: str, *, api_version: str = "") -> Finding:
+    return Finding(
+        check="resource_unreadable",
+        subject=subject,
+        severity="critical",
+        summary=summary,
+        details=(why,),
+        api_version=api_version,
+    )
 
 
 class _Feed(shoal.EventHandler):

@@ -8,13 +8,13 @@ either.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, assert_never
 
 import msgspec
 
-from .diff import is_secret_field, redacted
 from .documents import ABSENT, Document, dig, number, parts, plain
+from .secrets import is_secret_field, redacted
 from .settings import Rule
 
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -119,7 +119,7 @@ def _word(value: Any) -> str:
 
 
 def _ordered(before: Any, after: Any, order: Sequence[str]) -> str:
-    places = {name: place for place, name in enumerate(order)}
+    places = {name.strip().lower(): place for place, name in enumerate(order)}
     old = places.get(_word(before))
     if old is None or old == 0:
         return ""
@@ -151,20 +151,28 @@ def _accept(before: Any, after: Any) -> str:
     if _empty(after):
         return "was taken away: only what it named was accepted"
     known = _listed(before)
-    added = [one for one in _listed(after) if one not in known]
+    added = [name for one, name in _listed(after).items() if one not in known]
     return f"also accepts {', '.join(added)}" if added else ""
 
 
-def _listed(value: Any) -> list[str]:
-    """The elements as text; a single value is a list of one."""
+def _listed(value: Any) -> dict[str, str]:
+    """The elements as text, each with what may be shown of it; a single value is a list of one."""
     found = value if isinstance(value, list) else [] if _empty(value) else [value]
-    return [one if isinstance(one, str) else _shown(one) for one in found]
+    shown = redacted(found)
+    return {
+        one if isinstance(one, str) else msgspec.json.encode(one, order="sorted").decode(): (
+            str(name) if isinstance(one, str) else _shown(name)
+        )
+        for one, name in zip(found, shown, strict=True)
+    }
 
 
-def _uncovered(wanted: Sequence[str], there: Sequence[str]) -> list[str]:
+def _uncovered(wanted: Mapping[str, str], there: Collection[str]) -> list[str]:
     """Those of `wanted` that `there` does not cover: networks by their addresses, other texts by being the same."""
     networks = [network for one in there if (network := _network(one)) is not None]
-    return [one for one in wanted if one not in there and not _covered(_network(one), networks)]
+    return [
+        name for one, name in wanted.items() if one not in there and not _covered(_network(one), networks)
+    ]
 
 
 def _covered(network: Network | None, by: Sequence[Network]) -> bool:

@@ -15,7 +15,8 @@ outcome     what happened
 would       nothing was written; the server would have accepted it (`enforce` is off)
 done        it was put back
 conflict    somebody wrote in between; it is looked at again
-refused     the server does not want it; it is tried again, `attempts_max` times
+refused     the server does not want it: it is tried again, `attempts_max` times and later from time to time;
+            or it could not be asked, or was busy: it is tried again until it can be
 suspended   it was put back too often already
 =========== ===========================================================================
 """
@@ -25,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from typing import Literal, Protocol, TypeAlias, assert_never
+from typing import Literal, Protocol, TypeAlias, assert_never, get_args
 
 import msgspec
 
@@ -33,9 +34,22 @@ import shoal
 
 from .correlation import Model
 from .diff import ShownChange
+from .documents import printable
 from .files import append_line
-from .findings import Changed, Check, Finding, Identity, Opened, Resolved, Severity, Subject, Transition
+from .findings import (
+    Changed,
+    Check,
+    Finding,
+    Identity,
+    Opened,
+    Resolved,
+    Restorable,
+    Severity,
+    Subject,
+    Transition,
+)
 from .messages import timestamp
+from .secrets import unquoted
 from .settings import Rollback
 from .undoing import FIELD_MANAGER, Budget, Plan, plan
 
@@ -44,6 +58,8 @@ audit_log = logging.getLogger("gateway_monitor.audit")
 
 Outcome: TypeAlias = Literal["would", "done", "conflict", "refused", "suspended"]
 RETRY_FIRST_S, RETRY_LONGEST_S = 0.5, 60.0
+GIVEN_UP_S = 900.0
+"""After the server has refused often enough, until it is asked again: permissions and admission rules change."""
 LOOK_AGAIN_S = 0.5
 """After an object was put back. If the informer is later than that, the server refuses what is based on the past."""
 
@@ -55,6 +71,8 @@ class Answer(msgspec.Struct, frozen=True):
     message: str = ""
     version: str = ""
     """Of the object as it was written."""
+    reason: str = ""
+    """In one word, if the server has one for it."""
 
 
 class Writer(Protocol):
@@ -88,6 +106,7 @@ class _Metadata(msgspec.Struct):
 
 class _Said(msgspec.Struct):
     message: str = ""
+    reason: str = ""
     metadata: _Metadata = msgspec.field(default_factory=_Metadata)
 
 
@@ -96,7 +115,7 @@ def _read(status: int, body: bytes) -> Answer:
         said = msgspec.json.decode(body, type=_Said)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return Answer(status, body[:200].decode("utf-8", "replace"))
-    return Answer(status, said.message, said.metadata.resource_version)
+    return Answer(status, said.message, said.metadata.resource_version, said.reason)
 
 
 class AuditLine(msgspec.Struct, frozen=True):
@@ -139,6 +158,8 @@ class Rollbacks:
         self._audited = audited
         self._budget = Budget(settings.per_hour_max)
         self._told_until: dict[Subject, float] = {}
+        self._refusals: dict[Subject, int] = {}
+        """How often the server has refused what is being tried."""
         self._shown: dict[Subject, str] = {}
         """Without `enforce`: versions whose undoing was shown."""
         self._queue: shoal.WorkQueue[Subject] = shoal.WorkQueue(
@@ -174,7 +195,7 @@ class Rollbacks:
         reasons = self._reasons(subject)
         wanted = plan(self._model.view, subject, self._settings) if reasons else None
         if wanted is None:
-            self._queue.forget(subject)
+            self._over(subject)
             return
         if not self._settings.enforce:
             await self._show(wanted, reasons)
@@ -189,7 +210,7 @@ class Rollbacks:
             self._budget.spend(subject, self._now())
             self._audit("done", wanted, reasons, answer)
             self._tell_done(wanted, reasons)
-            self._queue.forget(subject)
+            self._over(subject)
             # Whoever changes it again at once may make the very finding that there was: no transition tells of that.
             self._queue.add_after(subject, self._settings.delay_s + LOOK_AGAIN_S)
         else:
@@ -208,7 +229,8 @@ class Rollbacks:
             self._note(
                 "rollback_proposed", wanted, f"{subject} could be put back", (because(reasons), request)
             )
-            self._queue.forget(subject)
+            self._withdraw("rollback_suspended", subject)
+            self._over(subject)
         else:
             self._again(wanted, reasons, answer)
 
@@ -220,21 +242,36 @@ class Rollbacks:
             return Answer(0, f"no answer within {self._settings.timeout_s:g} s")
 
     def _again(self, wanted: Plan, reasons: tuple[str, ...], answer: Answer) -> None:
-        """Not put back: tried again with what is known then, unless that has been done often enough."""
-        subject = wanted.subject
+        """Not put back: tried again with what is known then. What the server refuses often enough is left alone for a
+        while; what only could not be asked, or came in between of something, is tried until it can be.
+        """
+        subject, most = wanted.subject, self._settings.attempts_max
         self._audit("conflict" if answer.status == 409 else "refused", wanted, reasons, answer)
-        if self._queue.requeues(subject) + 1 >= self._settings.attempts_max:
-            log.error("rollback given up", extra={"subject": str(subject), "reason": answer.message})
-            self._note_end(wanted, f"it was tried {self._settings.attempts_max} times: {answer.message}")
-            self._queue.forget(subject)
-            return
+        said = _told(wanted, answer)
+        if answer.status // 100 == 4 and answer.status not in (409, 429):
+            self._refusals[subject] = refused = self._refusals.get(subject, 0) + 1
+            if refused >= most:
+                log.error("rollback given up", extra={"subject": str(subject), "reason": said})
+                self._note_end(wanted, f"it was tried {refused} times: {said}")
+                self._over(subject)
+                self._queue.add_after(subject, GIVEN_UP_S)
+                return
+        elif self._queue.requeues(subject) + 1 == most:
+            log.error("rollback delayed", extra={"subject": str(subject), "reason": said})
+            summary = f"{subject} could not be put back so far"
+            self._note("rollback_suspended", wanted, summary, (f"it is tried again: {said}",))
         self._queue.add_rate_limited(subject)
+
+    def _over(self, subject: Subject) -> None:
+        """What failed before does not count any more."""
+        self._refusals.pop(subject, None)
+        self._queue.forget(subject)
 
     def _suspend(self, wanted: Plan, reasons: tuple[str, ...], free_at: float) -> None:
         often = f"it was put back {self._settings.per_hour_max} times within an hour"
         self._audit("suspended", wanted, reasons, Answer(0, often))
         self._note_end(wanted, f"{often}, and somebody changes it again")
-        self._queue.forget(wanted.subject)
+        self._over(wanted.subject)
         self._queue.add_after(wanted.subject, free_at - self._now())
 
     # -- findings --------------------------------------------------------------------------------------------
@@ -287,7 +324,7 @@ class Rollbacks:
 
     def _reasons(self, subject: Subject) -> tuple[str, ...]:
         """Checks by which the present state of an object is forbidden."""
-        found = (Identity(check, subject) for check in ALL if check in self._settings.checks)
+        found = (Identity(check, subject) for check in get_args(Restorable) if check in self._settings.checks)
         return tuple(one.check for one in found if one in self._model.findings)
 
     def _audit(self, outcome: Outcome, wanted: Plan, reasons: tuple[str, ...], answer: Answer) -> None:
@@ -299,7 +336,7 @@ class Rollbacks:
             changes=wanted.changes,
             version=wanted.version,
             new_version=answer.version if outcome == "done" else "",
-            message=answer.message,
+            message=_told(wanted, answer),
         )
         encoded = msgspec.json.encode(line).decode()
         audit_log.warning("%s", encoded)
@@ -309,17 +346,18 @@ class Rollbacks:
             self._audited(line)
 
 
+def _told(wanted: Plan, answer: Answer) -> str:
+    """What the server said, for people: what it quotes may be a value of the object."""
+    subject = wanted.subject
+    plural, _, group = subject.resource.partition(".")
+    known = {subject.name, subject.namespace, subject.resource, plural, group}
+    said = printable(unquoted(answer.message, known))
+    head = " ".join(filter(None, (str(answer.status or ""), unquoted(answer.reason, known))))
+    if answer.status // 100 == 2 or not head:
+        return said
+    return f"{head}: {said}" if said else head
+
+
 def because(reasons: tuple[str, ...]) -> str:
     """Why, as a line for people."""
     return f"because of {', '.join(reasons)}"
-
-
-ALL: tuple[
-    Literal["policy_relaxed", "limit_out_of_bounds", "production_route_removed", "field_changed"], ...
-] = (
-    "policy_relaxed",
-    "limit_out_of_bounds",
-    "production_route_removed",
-    "field_changed",
-)
-"""Checks that compare with the last good state, or with bounds: what can be put back."""

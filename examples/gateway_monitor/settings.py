@@ -6,22 +6,46 @@ names it.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
 from msgspec import Meta, field
 
 from .documents import parts
+from .findings import Check, Restorable
 
-Seconds = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
-Count = Annotated[int, Meta(ge=1)]
+LONGEST_S = 315_360_000.0
+"""Ten years: what is meant to be longer is meant to be never, and that is said in another way."""
+Seconds = Annotated[float, Meta(ge=0, le=LONGEST_S)]
+Positive = Annotated[float, Meta(gt=0, le=LONGEST_S)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 
 
 class SettingsInvalid(Exception):  # noqa: N818 - read as a sentence
     """A settings file that cannot be used; the message says which, where and why."""
+
+
+def _field_of_object(path: str) -> None:
+    """Raises ValueError: not a JSON pointer to something that is kept of an object."""
+    for part in path.split("/")[1:] if path.startswith("/") else ():
+        if not part or part.replace("~0", "").replace("~1", "").count("~"):
+            raise ValueError(
+                f"{path!r} is no JSON pointer to a field: each part has a name, with ~0 for ~ and ~1 for /"
+            )
+    where = parts(path)
+    if where[:1] != ("spec",) and where[:2] != ("metadata", "labels"):
+        raise ValueError(f"{path}: expected a field of /spec or /metadata/labels")
+
+
+def _is_url(setting: str, url: str) -> None:
+    """Raises ValueError: it is none that can be posted to. The message does not show it: it may be a secret."""
+    found = urlsplit(url)
+    if found.scheme not in ("http", "https") or not found.hostname:
+        raise ValueError(f"{setting}: expected a URL that begins with http:// or https:// and a host")
 
 
 class Production(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,6 +64,16 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     least: float | None = None
     most: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: nothing can be between them, or everything."""
+        for name, bound in (("least", self.least), ("most", self.most)):
+            if bound is not None and not math.isfinite(bound):
+                raise ValueError(f"{name} is {bound}: expected a finite number; leave it out for no bound")
+        if self.least is None and self.most is None:
+            raise ValueError("bounds that bound nothing: give `least`, `most` or both")
+        if self.least is not None and self.most is not None and self.least > self.most:
+            raise ValueError(f"least is {self.least:g}: expected at most `most` ({self.most:g})")
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,7 +101,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     def __post_init__(self) -> None:
         """Raises ValueError: the path is no pointer, or an order is missing."""
-        parts(self.path)
+        _field_of_object(self.path)
         if (self.sort == "ordered") != bool(self.order):
             raise ValueError(f"rule {self.path}: `order` goes with sort `ordered`, and with no other")
 
@@ -118,7 +152,7 @@ class Checks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Plural name of what has a backend: ``spec.backend.service`` and ``.port``."""
     rules: dict[str, tuple[Rule, ...]] = field(default_factory=lambda: dict(RULES))
     """What relaxes a policy, by plural name. Given, it replaces the one that is built in."""
-    limit_factor: Annotated[float, Meta(gt=1)] = 2.0
+    limit_factor: Annotated[float, Meta(gt=1, le=1e12)] = 2.0
     """A limit raised to more than so many times the good one is a relaxed policy."""
     limits: dict[str, dict[str, Bounds]] = field(default_factory=lambda: dict(LIMITS))
     """By plural name and JSON pointer: bounds that hold whatever the last good state was."""
@@ -135,8 +169,7 @@ class Checks(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     def __post_init__(self) -> None:
         """Raises ValueError: a path is no pointer, or is below nothing that is kept."""
         for path in (*self.compared, *(path for bounds in self.limits.values() for path in bounds)):
-            if parts(path)[:1] not in (("spec",), ("metadata",)):
-                raise ValueError(f"{path}: expected a field of /spec, or /metadata/labels")
+            _field_of_object(path)
 
 
 class Alertmanager(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -152,11 +185,12 @@ class Alertmanager(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Alerts in one request."""
 
     def __post_init__(self) -> None:
-        """Raises ValueError: alerts would expire before they are sent again."""
+        """Raises ValueError: alerts would expire before they are sent again, or the URL is none."""
         if self.expire_s < 2 * self.resend_s:
             raise ValueError(
                 f"expire_s is {self.expire_s:g}: expected at least twice resend_s ({self.resend_s:g})"
             )
+        _is_url("url of an Alertmanager", self.url)
 
 
 class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -165,6 +199,10 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     url: str
     findings_shown: Count = 10
     """Findings in one message; the others are counted."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: the URL is none."""
+        _is_url("url of a webhook", self.url)
 
 
 class Alerts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -176,20 +214,25 @@ class Alerts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """How long the first finding of a group (severity and namespace) waits for others."""
     repeat_s: Positive = 4 * 3600.0
     """A finding that has not changed is not told again before this."""
-    hold_s: dict[str, Seconds] = field(default_factory=lambda: {"route_down": 5.0})
+    hold_s: dict[Check, Seconds] = field(default_factory=lambda: {"route_down": 5.0})
     """By check: how long a finding has to last before anybody is told. A roll-out may leave a service empty for a
     moment."""
     timeout_s: Positive = 10.0
     """Of one request."""
     retry_first_s: Positive = 1.0
     retry_longest_s: Positive = 120.0
-    """Delays between attempts double from the first to the longest; Retry-After is honoured."""
+    """Delays between attempts double from the first to the longest; Retry-After is honoured, up to a day."""
     give_up_s: Positive = 3600.0
     """What could not be delivered for so long is dropped, logged and counted."""
     groups_max: Count = 1000
     """Groups of findings that wait to be told, at a receiver; more are dropped, oldest first, and counted."""
     generator_url: str = ""
     """Base of the links in alerts; empty: the API server's own URL for the object."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: the base of links is no URL."""
+        if self.generator_url:
+            _is_url("generator_url", self.generator_url)
 
 
 class Restore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -203,6 +246,8 @@ class Restore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     def __post_init__(self) -> None:
         """Raises ValueError: a path is no pointer, or not one that may be written."""
         for path in self.fields:
+            if path.startswith(("/spec", "/metadata/labels")):
+                _field_of_object(path)
             if parts(path)[:1] != ("spec",) and parts(path)[:2] != ("metadata", "labels"):
                 raise ValueError(f"{path}: only fields of /spec and /metadata/labels can be put back")
 
@@ -219,7 +264,7 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     enforce: bool = False
     restore: dict[str, Restore] = field(default_factory=lambda: dict(RESTORE))
     """By plural name; nothing else is ever written to."""
-    checks: tuple[str, ...] = ("policy_relaxed", "limit_out_of_bounds", "production_route_removed")
+    checks: tuple[Restorable, ...] = ("policy_relaxed", "limit_out_of_bounds", "production_route_removed")
     """Findings that make a change forbidden."""
     per_hour_max: Count = 3
     """Of one object. Whoever changes it more often than that means it, or is a program: then it is only alerted of."""
@@ -227,7 +272,8 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Between a change and its undoing, so that changes that belong together are undone together."""
     timeout_s: Positive = 10.0
     attempts_max: Count = 8
-    """Of one undoing that fails, with growing delays."""
+    """Of one undoing that the server refuses, with growing delays; then it is left alone for a quarter of an hour. A
+    server that cannot be asked, or is busy, is asked again until it can be."""
     told_s: Positive = 900.0
     """How long the finding ``rollback_done`` lasts: what it is about is over before anybody could be told."""
 

@@ -42,6 +42,8 @@ class View:
         self.pods = Register(pod_facts)
         self.gateway: dict[str, Register[GatewayFacts]] = {}
         self.routes = f"{settings.routes}.{settings.group}"
+        self.unseen: set[str] = set()
+        """Resources that cannot be read: what is not held of them may be there."""
         self._slices_of: Index[Place, Place] = Index()
         self._slices_with: Index[Place, Place] = Index()
         self._pods_in: Index[Place, str] = Index()
@@ -151,6 +153,21 @@ class View:
         """A custom resource as it is now; None if there is none."""
         register = self.gateway.get(subject.resource)
         return None if register is None else register.get(Place(subject.namespace, subject.name))
+
+    def subjects(self) -> set[Subject]:
+        """Every custom resource that there is, or that was good."""
+        there = {
+            Subject(resource, place.namespace, place.name)
+            for resource, register in self.gateway.items()
+            for place, _ in register.versions()
+        }
+        return there | {Subject(name, place.namespace, place.name) for name, place, _ in self.good.items()}
+
+    def api_version(self, subject: Subject) -> str:
+        """Group and version of a custom resource as it is, or was; "" if it was never seen."""
+        good = self.good.get(subject.resource, Place(subject.namespace, subject.name))
+        facts = self.facts(subject) or (good.facts if good is not None else None)
+        return facts.api_version if facts is not None else ""
 
     def endpoints(self, service: Place) -> list[Endpoint] | None:
         """Of all slices of a service, in the order of their names; None if there is no slice."""

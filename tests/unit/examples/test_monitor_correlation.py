@@ -93,6 +93,7 @@ def test_a_route_without_a_ready_endpoint_is_down_and_says_why(world):
                 "pod shop/web-2: there is no such pod",
             ),
             since=world.now,
+            api_version="gateway.example.com/v1",
         )
     )
 

@@ -1,8 +1,9 @@
 """Diffs of the gateway monitor: what differs, how it is applied, and that secrets are not shown."""
 
 import pytest
-from gateway_monitor.diff import Change, apply, diff, redacted, shown
+from gateway_monitor.diff import Change, apply, diff, shown
 from gateway_monitor.documents import ABSENT, number, parts, plain, pointer, within
+from gateway_monitor.secrets import redacted
 
 
 def test_each_field_that_differs_has_its_own_path():

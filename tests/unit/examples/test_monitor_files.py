@@ -10,7 +10,8 @@ from gateway_monitor.correlation import Model
 from gateway_monitor.facts import Place
 from gateway_monitor.files import append_line, read_state, write_state
 from gateway_monitor.lastgood import LastGood, StateInvalid
-from gateway_monitor.settings import Settings, SettingsInvalid, read_settings
+from gateway_monitor.relaxation import relaxed
+from gateway_monitor.settings import Rule, Settings, SettingsInvalid, read_settings
 from support.gateway_objects import LIMITS, ROUTES, limit, route
 
 PACKAGE = Path(gateway_monitor.__file__).parent
@@ -147,6 +148,40 @@ def test_an_empty_file_is_all_defaults(tmp_path):
         ("checks: {rules: {x: [{path: /spec/a, sort: ordered}]}}", "`order` goes with sort `ordered`"),
         ("rollback: {restore: {x: {fields: [/status]}}}", "only fields of /spec and /metadata/labels"),
         ("alerts: {alertmanagers: [{url: x, expire_s: 1}]}", "at least twice resend_s"),
+        ("rollback: {checks: [policy_relaxd]}", r"'policy_relaxd' - at `\$.rollback.checks"),
+        ("rollback: {checks: [route_down]}", r"'route_down' - at `\$.rollback.checks"),
+        ("alerts: {hold_s: {routedown: 3}}", r"'routedown' - at `key` in `\$.alerts.hold_s`"),
+        ("rollback: {told_s: .inf}", r"Expected `float` <= .*told_s"),
+        ("rollback: {delay_s: .nan}", r"delay_s"),
+        ("alerts: {repeat_s: .inf}", r"Expected `float` <= .*repeat_s"),
+        ("checks: {limit_factor: .inf}", r"Expected `float` <= .*limit_factor"),
+        (
+            "checks: {limits: {x: {/spec/a: {least: 5, most: 1}}}}",
+            r"least is 5: expected at most `most` \(1\)",
+        ),
+        ("checks: {limits: {x: {/spec/a: {most: .inf}}}}", "most is inf: expected a finite number"),
+        ("checks: {limits: {x: {/spec/a: {}}}}", "give `least`, `most` or both"),
+        ("checks: {limits: {x: {/spec/a/: {most: 1}}}}", "'/spec/a/' is no JSON pointer"),
+        (
+            "checks: {limits: {x: {/metadata/annotations/a: {most: 1}}}}",
+            "/metadata/annotations/a: expected a field",
+        ),
+        ("checks: {rules: {x: [{path: spec/a, sort: limit}]}}", "'spec/a' is no JSON pointer"),
+        ("checks: {rules: {x: [{path: /spec/a~2, sort: limit}]}}", "'/spec/a~2' is no JSON pointer"),
+        ("checks: {rules: {x: [{path: /status/a, sort: limit}]}}", "/status/a: expected a field"),
+        ("checks: {compared: [/metadata/annotations]}", "/metadata/annotations: expected a field"),
+        ("rollback: {restore: {x: {fields: [/spec//a]}}}", "'/spec//a' is no JSON pointer"),
+        (
+            "alerts: {alertmanagers: [{url: alertmanager:9093}]}",
+            "expected a URL that begins with http:// or https://",
+        ),
+        (
+            "alerts: {webhooks: [{url: hooks.example.com/x}]}",
+            "expected a URL that begins with http:// or https://",
+        ),
+        ("alerts: {webhooks: [{url: 'ftp://hooks.example.com/x'}]}", "expected a URL that begins with http"),
+        ("alerts: {webhooks: [{url: 'https:///x'}]}", "expected a URL that begins with http"),
+        ("alerts: {generator_url: api.example.com}", "expected a URL that begins with http"),
         ("a: [", "while parsing"),
         ("[]", "Expected `object`, got `array`"),
     ],
@@ -155,6 +190,19 @@ def test_bad_settings_are_named(tmp_path, content, why):
     (tmp_path / "bad.yaml").write_text(content)
     with pytest.raises(SettingsInvalid, match=f"bad.yaml: [\\s\\S]*{why}"):
         read_settings(tmp_path / "bad.yaml")
+
+
+def test_an_error_about_a_webhook_does_not_show_it(tmp_path):
+    (tmp_path / "bad.yaml").write_text("alerts: {webhooks: [{url: hooks.example.com/T0/secret}]}")
+    with pytest.raises(SettingsInvalid) as invalid:
+        read_settings(tmp_path / "bad.yaml")
+    assert "T0" not in str(invalid.value)
+
+
+def test_an_order_of_a_rule_is_compared_without_regard_to_case():
+    rule = Rule(path="/spec/mode", sort="ordered", order=("Off", "Detect", "Block"))
+    [found] = relaxed([rule], {"spec": {"mode": "Block"}}, {"spec": {"mode": "Off"}}, 2.0)
+    assert found.why.endswith("went from block down to off")
 
 
 def test_a_settings_file_that_is_not_there(tmp_path):

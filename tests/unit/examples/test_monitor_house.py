@@ -20,6 +20,7 @@ PURE = [
     "lastgood",
     "messages",
     "relaxation",
+    "secrets",
     "undoing",
     "view",
     "world",

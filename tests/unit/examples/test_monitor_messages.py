@@ -59,12 +59,25 @@ def test_labels_have_nothing_in_them_that_changes():
     assert alert_name("limit_out_of_bounds") == "GatewayLimitOutOfBounds"
 
 
+def about(subject, api_version=""):
+    return Finding(check="route_down", subject=subject, severity="info", summary="x", api_version=api_version)
+
+
 def test_links_lead_to_the_object():
-    assert generator_url("https://api:6443/", ROUTE) == (
-        "https://api:6443/apis/gateway.example.com/v1/namespaces/shop/apiroutes/web"
+    assert generator_url("https://api:6443/", about(ROUTE, "gateway.example.com/v2beta1")) == (
+        "https://api:6443/apis/gateway.example.com/v2beta1/namespaces/shop/apiroutes/web"
     )
-    assert generator_url("https://api", Subject("nodes", "", "n")) == "https://api/api/v1/nodes/n"
-    assert generator_url("", ROUTE) == ""
+    assert generator_url("https://api", about(ROUTE)).endswith(
+        "/apis/gateway.example.com/v1/namespaces/shop/apiroutes/web"
+    )
+    assert generator_url("https://api", about(Subject("nodes", "", "n"))) == "https://api/api/v1/nodes/n"
+    assert generator_url("", about(ROUTE)) == ""
+
+
+def test_links_about_what_cannot_be_seen_lead_to_all_of_it():
+    assert generator_url("https://api", about(Subject("pods", "", "pods"), "v1")) == "https://api/api/v1/pods"
+    group = Subject("*.gateway.example.com", "", "gateway.example.com")
+    assert generator_url("https://api", about(group)) == "https://api/apis/gateway.example.com"
 
 
 def test_a_message_for_a_chat():

@@ -238,13 +238,66 @@ def test_it_gives_up_and_says_so():
         assert bench.outcomes == ["refused"] * 3
         bench.model.evaluate(0)
         noted = bench.model.findings[Identity("rollback_suspended", SUBJECT)]
-        assert noted.details == ("it was tried 3 times: may not",)
+        assert noted.details == ("it was tried 3 times: 403: may not",)
         assert bench.notes == 1
         bench.becomes(100)
         bench.model.evaluate(0)
         assert Identity("rollback_suspended", SUBJECT) not in bench.model.findings
 
     benched(scenario, *(Answer(403, "may not") for _ in range(9)))
+
+
+def test_after_giving_up_it_looks_again_from_time_to_time():
+    async def scenario(bench, writes):
+        bench.becomes(9000)
+        await asyncio.sleep(2000)
+        assert bench.outcomes[:4] == ["refused", "refused", "refused", "done"]
+        assert 900 <= writes.asked[3][0] < 1000
+
+    benched(scenario, *(Answer(403, "may not") for _ in range(3)))
+
+
+@pytest.mark.parametrize("status", [0, 409, 429, 500, 503])
+def test_a_write_path_that_fails_for_long_is_not_a_refusal(status):
+    async def scenario(bench, writes):
+        bench.becomes(9000)
+        await asyncio.sleep(1000)
+        bench.model.evaluate(0)
+        assert "done" not in bench.outcomes
+        # It is tried at least every minute, and people know.
+        assert 15 < len(writes.asked) < 40
+        assert Identity("rollback_suspended", SUBJECT) in bench.model.findings
+        writes.answers.clear()
+        await asyncio.sleep(61)
+        assert "done" in bench.outcomes
+        bench.becomes(100)
+        bench.model.evaluate(0)
+        assert Identity("rollback_suspended", SUBJECT) not in bench.model.findings
+
+    benched(scenario, *(Answer(status, "away") for _ in range(100)))
+
+
+def test_failures_before_do_not_count_as_refusals():
+    async def scenario(bench, writes):
+        bench.becomes(9000)
+        await asyncio.sleep(300)
+        assert bench.outcomes[:7] == ["refused"] * 6 + ["done"]
+
+    benched(scenario, *(Answer(503) for _ in range(5)), Answer(403, "may not"))
+
+
+def test_what_the_server_quotes_does_not_reach_audit_or_log(caplog):
+    said = 'web is invalid: spec.x: Invalid value: "hunter2\\"hunter3": too short, \'hunter4\' or hunter5="hunter6'
+
+    async def scenario(bench, writes):
+        bench.becomes(9000)
+        await asyncio.sleep(100)
+        bench.model.evaluate(0)
+        told = str([*bench.lines, *bench.model.findings.values(), *(vars(one) for one in caplog.records)])
+        assert "hunter" not in told.replace("hunter5", "")
+        assert bench.lines[0].message.startswith("422 Invalid: web is invalid: spec.x: Invalid value: ")
+
+    benched(scenario, *(Answer(422, said, reason="Invalid") for _ in range(9)))
 
 
 def test_it_does_not_fight_for_ever_and_begins_again_after_an_hour():
