@@ -88,6 +88,15 @@ def test_it_does_not_survive_a_fork(client, monkeypatch):
     assert client.lister("v1/pods").count() == len(PODS)
 
 
+@pytest.fixture
+def interruptible():
+    """Who is started in the background of a shell inherits that SIGINT is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_call_is_cancelled_on_its_loop(portal):
     """Whenever it is interrupted: the first moments used to be left out, in one of twenty calls."""
     main = threading.main_thread()
