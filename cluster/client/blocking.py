@@ -253,7 +253,8 @@ class BlockingInformer(Twin[Informer]):
         async def released() -> None:
             ending = self._it.release()
             if ending is not None:
-                await ending
+                # An interrupt ends the waiting, not what is waited for.
+                await asyncio.shield(ending)
 
         self._portal.run(released)
 

@@ -24,7 +24,6 @@ twin for programs that block.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -41,6 +40,7 @@ from ...shards.settings import ApiSettings
 from ..controller.controller import Controller
 from ..informers.factory import InformerFactory
 from ..informers.informer import Informer
+from ..informers.loops import OneLoop
 from ..informers.settings import InformerSettings
 from ..informers.transforms import Transform
 from ..observability.health import Health, HealthBounds
@@ -109,7 +109,8 @@ class Client:
     ) -> None:
         rng = rng or random.Random()
         self.where = where
-        self._connection = _Connection(connection, where)
+        loop = OneLoop(f"the client of {where}", "make a client in each, or use shoal.sync")
+        self._connection = _Connection(connection, where, loop)
         asking = Asking(self._connection, timeout_s=timeout_s, rng=rng)
         self._source = Source(asking, Served(asking), Counting(asking))
         self._factory = InformerFactory(
@@ -117,6 +118,7 @@ class Client:
             settings=informers,
             rng=random.Random(rng.getrandbits(64)),
             tracer_provider=tracer_provider,
+            loop=loop,
         )
         self._at_close: list[Callable[[], Awaitable[None] | None]] = []
 
@@ -203,11 +205,11 @@ class Client:
 class _Connection:
     """`ApiConnection` that stays closed once it was, where `HttpConnection` would begin anew, and stays on its loop."""
 
-    def __init__(self, connection: ApiConnection, where: str) -> None:
+    def __init__(self, connection: ApiConnection, where: str, loop: OneLoop) -> None:
         self._connection = connection
         self._where = where
         self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop
 
     @asynccontextmanager
     async def open(self, request: ApiRequest) -> AsyncIterator[ApiResponse]:
@@ -230,14 +232,7 @@ class _Connection:
             closed = ConnectionFailed(f"the client of {self._where} was closed")
             closed.sent = False
             raise closed
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise RuntimeError(
-                f"the client of {self._where} belongs to another event loop (asyncio.run makes a new one each time): "
-                "make a client in each, or use shoal.sync"
-            )
+        self._loop.require()
 
 
 def connect(

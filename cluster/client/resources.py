@@ -63,11 +63,7 @@ class Served:
         self._known = {text: known for text, known in self._known.items() if known.resource != kind.resource}
 
     async def _find(self, resource: Resource | str, deadline: Deadline) -> ResourceType:
-        try:
-            readings = wanted(resource)
-        except ValueError as error:
-            raise BadRequest(str(error)) from None
-        first = readings[0]
+        first = wanted(resource)[0]
         if first.group is not None and first.version is not None:
             version = await self._version(first.group, first.version, deadline)
             for known in version.resources:

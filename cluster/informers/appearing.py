@@ -6,9 +6,9 @@ that discovery shows and the API server does not serve is not asked for in a loo
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Callable
-from typing import TypeAlias
+from typing import Protocol
 
 from ...shards.model.errors import ShoalError, Upstream
 from ...shards.model.resources import Resource, ResourceType
@@ -19,8 +19,19 @@ from .resolving import resolve
 from .settings import InformerSettings
 from .statistics import InformerState
 
-Say: TypeAlias = Callable[[InformerState | None, str], None]
-"""Takes what an informer's status is to say; None leaves the state as it is."""
+
+class Listener(Protocol):
+    """Who is told what there is to be told while a resource is waited for."""
+
+    @property
+    def wanted_missing(self) -> bool:
+        """Whether a resource that does not exist is to be waited for. It may change at any time."""
+
+    def say(self, state: InformerState | None, message: str) -> None:
+        """Takes what a status is to say; None leaves the state as it is."""
+
+    def is_missing(self, error: UnknownResource) -> None:
+        """A look has shown that there is no such resource; it is waited for."""
 
 
 class Appearing:
@@ -31,20 +42,25 @@ class Appearing:
         asked: Resource | str,
         *,
         namespace: str | None,
-        wait: bool,
         looks: Looks,
         settings: InformerSettings,
         rng: random.Random,
-        say: Say,
+        listener: Listener,
     ) -> None:
-        self.wait = wait
         self._asked = asked
         self._namespace = namespace
         self._looks = looks
         self._settings = settings
         self._rng = rng
-        self._say = say
+        self._listener = listener
         self._pause_s = settings.return_first_s
+        self._hurried = asyncio.Event()
+
+    def hurry(self) -> None:
+        """What `Listener.is_missing` tells next is to come from a look that begins after this. A pause after a look
+        that succeeded ends; one after a failure does not.
+        """
+        self._hurried.set()
 
     def succeeded(self) -> None:
         """It was listed."""
@@ -58,39 +74,57 @@ class Appearing:
             BadRequest: a namespace was given for a resource that has none.
             InformerClosed: nobody looks any more.
         """
-        mark = self._looks.mark
+        mark, say = self._looks.mark, self._listener.say
+        self._hurried.clear()
         after = None
         if returning:
-            await self._pause()
+            await self._pause(None)
             after = mark
         while True:
+            woken_by = None
             try:
                 found = resolve(self._asked, await self._looks.look(after=after))
             except UnknownResource as error:
-                if after is None:
+                if after is None or self._hurried.is_set():
                     # What is known may be old.
-                    after = mark
+                    after = mark = self._least(mark)
                     continue
-                if not (self.wait or returning):
-                    raise
-                self._say("gone" if returning else "waiting", error.message)
+                self._miss(error, returning=returning)
+                woken_by = self._hurried
             except InformerClosed:
                 raise
             except ShoalError as error:
                 refused = isinstance(error, Upstream) and error.http_status in (401, 403)
-                self._say("refused" if refused else None, f"discovery failed: {error.message}")
+                say("refused" if refused else None, f"discovery failed: {error.message}")
             else:
                 if found is not None:
                     partition_of(found, self._namespace)
                     return found
-                self._say(None, "discovery does not show its group at the moment")
+                say(None, "discovery does not show its group at the moment")
             # A look of another's that showed a change will do.
-            woken = await self._pause()
+            woken = await self._pause(woken_by)
             mark = self._looks.mark
             after = None if woken else mark
 
-    async def _pause(self) -> bool:
-        """A pause, twice as long as the one before it; True if a look that showed a change ended it."""
+    def _least(self, mark: int) -> int:
+        """The mark after which a look has to begin."""
+        if not self._hurried.is_set():
+            return mark
+        self._hurried.clear()
+        return self._looks.mark
+
+    def _miss(self, error: UnknownResource, *, returning: bool) -> None:
+        """Tells of it; raises it if nobody waits."""
+        if returning:
+            self._listener.say("gone", error.message)
+            return
+        if not self._listener.wanted_missing:
+            raise error
+        self._listener.say("waiting", error.message)
+        self._listener.is_missing(error)
+
+    async def _pause(self, woken_by: asyncio.Event | None) -> bool:
+        """A pause, twice as long as the one before it; True if a look that showed a change ended it, or the event."""
         seconds = self._pause_s * (0.75 + 0.5 * self._rng.random())
         self._pause_s = min(2 * self._pause_s, self._settings.return_max_s)
-        return await self._looks.pause(seconds)
+        return await self._looks.pause(seconds, woken_by)

@@ -5,11 +5,11 @@
         pods.add_handler(on_add=lambda pod, initial: print(pod.key))
         await pods.synced()
 
-An informer begins its work when it is asked for. Two who ask for the same (resource, namespace, selectors, transform,
-and whether to wait for the resource) get the same one: one list, one watch, one copy of the objects; its handlers and
-indexes are everybody's to see, and who closes it instead of releasing it closes it for all. Each gives it back by
-`release`, once; the last one ends it. Selectors are compared by what they say, not how. Different spellings of a
-resource are the same once discovery is known (`start`, or an informer that has resolved).
+An informer begins its work when it is asked for. Who asks for the same (resource, namespace, selectors, transform)
+shares a feed: one list, one watch, one copy of the objects, and its indexes. Each has an `Informer` of their own, with
+handlers of their own, and gives that back, once; the last one ends the feed. Selectors are compared by what they say,
+not how. Different spellings of a resource are the same once discovery is known (`start`, or an informer that has
+resolved).
 
 The connection decides whom is asked: an API server itself, or Shoal's gateway, which is one. It belongs to whoever
 made it and stays open.
@@ -19,18 +19,20 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ...shards.api.client import ApiConnection
 from ...shards.model.partitions import PartitionId
 from ...shards.model.resources import Resource, ResourceType
 from .discovered import DiscoveryEvent, Scope, discovered
 from .errors import InformerClosed, UnknownResource
+from .feed import Feed
 from .informer import Informer
 from .looking import Looks
+from .loops import OneLoop
 from .narrowing import Narrowing, check_namespace
 from .registration import CANCEL_S
 from .resolving import identity, resolve
@@ -63,6 +65,7 @@ class InformerFactory:
         rng: Where jitter comes from; a seeded one makes runs repeatable.
         tracer_provider: Of OpenTelemetry, for the spans of handlers (`tracing`); None: the one of the process, if it
             has one.
+        loop: What it shares its event loop with, if it is a part of something.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class InformerFactory:
         settings: InformerSettings | None = None,
         rng: random.Random | None = None,
         tracer_provider: TracerProvider | None = None,
+        loop: OneLoop | None = None,
     ) -> None:
         self._tracer_provider = tracer_provider
         self._connection = connection
@@ -79,10 +83,10 @@ class InformerFactory:
         self._rng = rng or random.Random()
         self._looks = Looks(connection, self._settings)
         self._permits = _Permits(self._settings.lists_at_once)
-        self._informers: list[Informer] = []
+        self._feeds: list[Feed] = []
         self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop = loop or OneLoop("the informer factory", "make a factory, or a client, in each")
 
     # -- informers -------------------------------------------------------------------------------------------
 
@@ -98,7 +102,7 @@ class InformerFactory:
         resync_s: float | None = None,
         wait: bool = False,
     ) -> Informer:
-        """The informer of a resource, or a part of it; to be called with the event loop running.
+        """An informer of a resource, or a part of it; to be called with the event loop running.
 
         Args:
             resource: ``v1/pods``, ``apps/v1/deployments``, ``deployments.apps``, a name alone, or a `Resource`.
@@ -107,13 +111,14 @@ class InformerFactory:
             field_selector: Only fields the API server selects by; by others `Informer.synced` raises BadRequest.
             shard_selector: Ranges of hashes, for programs that divide a resource among themselves.
             transform: What is to be held of each object (`transforms`).
-            resync_s: For its handlers that do not say themselves. Of several who share it, the shortest.
+            resync_s: For its handlers that do not say themselves.
             wait: Wait for a resource that does not exist yet, instead of failing.
 
         Raises:
             TypeError: a selector that is no text, or a transform that is no plain function.
-            ValueError: it names no resource, or no namespace; `resync_s` is not positive.
-            BadRequest, BadShardSelector: a selector that cannot be parsed.
+            ValueError: it names no namespace; `resync_s` is not positive.
+            BadRequest: it names no resource.
+            BadRequest, BadShardSelector: a selector cannot be parsed.
             InformerClosed: the factory was closed.
             RuntimeError: it belongs to another event loop.
         """
@@ -122,29 +127,23 @@ class InformerFactory:
             raise ValueError(f"resync_s is {resync_s}: expected seconds, more than 0, or None")
         check_namespace(namespace)
         narrowing = Narrowing.parse(label_selector, field_selector, shard_selector)
-        found = self._known(resource, namespace, narrowing, transform, wait=wait)
-        if found is None:
-            found = Informer(
+        feed = self._known(resource, namespace, narrowing, transform)
+        if feed is None:
+            feed = Feed(
                 resource,
                 namespace=namespace,
                 narrowing=narrowing,
                 transform=transform,
-                resync_s=resync_s,
-                wait=wait,
                 connection=self._connection,
                 looks=self._looks,
                 permits=self._permits,
                 settings=self._settings,
                 rng=random.Random(self._rng.getrandbits(64)),
-                on_release=self.release,
                 on_close=self._forget,
                 tracer_provider=self._tracer_provider,
             )
-            self._informers.append(found)
-        elif resync_s is not None:
-            found.resync_s = resync_s if found.resync_s is None else min(found.resync_s, resync_s)
-        found.users += 1
-        return found
+            self._feeds.append(feed)
+        return Informer(feed, wait=wait, resync_s=resync_s, begin=self._end)
 
     @property
     def closes_in_s(self) -> float:
@@ -157,46 +156,30 @@ class InformerFactory:
         return self._closed
 
     @property
-    def informers(self) -> tuple[Informer, ...]:
-        """Those in use."""
-        return tuple(self._informers)
+    def informers(self) -> tuple[Feed, ...]:
+        """What is followed; each once, however many share it."""
+        return tuple(self._feeds)
 
     def release(self, informer: Informer) -> asyncio.Task[None] | None:
-        """Gives an informer back; the last one to do so ends it. The task that ends it is returned, for who wants to
-        wait for that. Of an informer that was closed meanwhile there is nothing to be ended.
+        """Gives an informer back: as `Informer.release`."""
+        return informer.release()
 
-        Raises:
-            ValueError: it is not in use here.
-        """
-        if informer.users < 1:
-            raise ValueError(f"the informer of {informer.name} was released more often than it was asked for")
-        informer.users -= 1
-        if informer.users > 0 or informer not in self._informers:
-            return None
-        self._informers.remove(informer)
-        ending = asyncio.get_running_loop().create_task(
-            informer.aclose(), name=f"end informer {informer.name}"
-        )
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
-        return ending
+    def _end(self, ending: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Begins what ends an informer; `aclose` waits for it."""
+        task = asyncio.get_running_loop().create_task(ending, name=name)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+        return task
 
-    def _forget(self, informer: Informer) -> None:
+    def _forget(self, feed: Feed) -> None:
         """It was closed."""
-        if informer in self._informers:
-            self._informers.remove(informer)
+        if feed in self._feeds:
+            self._feeds.remove(feed)
 
     def _require_here(self) -> None:
         if self._closed:
             raise InformerClosed("the informer factory was closed")
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise RuntimeError(
-                "the informer factory belongs to another event loop (asyncio.run makes a new one each time): make a "
-                "factory, or a client, in each"
-            )
+        self._loop.require()
 
     def _known(
         self,
@@ -204,10 +187,8 @@ class InformerFactory:
         namespace: str | None,
         narrowing: Narrowing,
         transform: Transform | None,
-        *,
-        wait: bool,
-    ) -> Informer | None:
-        """The informer in use for the same."""
+    ) -> Feed | None:
+        """The feed in use for the same."""
         names = {identity(resource)}
         if self._looks.groups is not None:
             try:
@@ -216,15 +197,15 @@ class InformerFactory:
                 found = None
             if found is not None:
                 names.add(str(found.resource))
-        for informer in self._informers:
+        for feed in self._feeds:
             if (
-                informer.failure is None
-                and informer.state != "closed"
-                and (informer.namespace, informer.narrowing, informer.wait) == (namespace, narrowing, wait)
-                and (informer.transform is transform or informer.transform == transform)
-                and (informer.spelling in names or str(informer.resource) in names)
+                feed.failure is None
+                and feed.state != "closed"
+                and (feed.namespace, feed.narrowing) == (namespace, narrowing)
+                and (feed.transform is transform or feed.transform == transform)
+                and (feed.spelling in names or str(feed.resource) in names)
             ):
-                return informer
+                return feed
         return None
 
     # -- discovery -------------------------------------------------------------------------------------------
@@ -233,7 +214,7 @@ class InformerFactory:
         """Which resource is meant, as discovery describes it.
 
         Raises:
-            ValueError: it names no resource.
+            BadRequest: it names no resource.
             UnknownResource: there is none, or it cannot be followed; `close` are names it may have been.
             ConnectionFailed, Upstream, Garbage: discovery failed.
             InformerClosed: the factory was closed.
@@ -284,7 +265,8 @@ class InformerFactory:
     # -- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Waits until discovery is known, and the resource of each informer so far that is not to wait for one.
+        """Waits until discovery is known, and the resource of each informer so far; of one that is to wait for a
+        resource that does not exist, only if others who share its feed are not.
 
         Raises:
             UnknownResource, BadRequest: one of them cannot be followed.
@@ -293,20 +275,30 @@ class InformerFactory:
         """
         self._require_here()
         await self._looks.look()
-        for informer in self.informers:
-            if not informer.wait:
-                await informer.resolved()
+        for feed in self.informers:
+            if not feed.users.all_wait:
+                await feed.resolved(wait=False)
 
     async def synced(self) -> None:
         """Waits until every informer so far has synced. Raises as `Informer.synced`."""
-        for informer in self.informers:
-            await informer.synced()
+        for feed in self.informers:
+            await feed.synced(wait=feed.users.all_wait)
 
     async def aclose(self, drain_s: float | None = None) -> None:
-        """Ends all informers (`Informer.aclose`). The connection stays open."""
+        """Ends all informers, whoever uses them. Handlers are told what is pending for `drain_s` seconds
+        (`InformerSettings.drain_s` if None). The connection stays open. Where the event loop is over there is nothing
+        left to be ended.
+
+        Raises:
+            RuntimeError: another event loop runs the informers.
+        """
+        if self._loop.elsewhere and not self._loop.ended:
+            self._loop.require()
         self._closed = True
-        informers, self._informers = self._informers, []
-        await asyncio.gather(*(informer.aclose(drain_s) for informer in informers), *self._ending)
+        feeds, self._feeds = self._feeds, []
+        if self._loop.ended:
+            return
+        await asyncio.gather(*(feed.aclose(drain_s) for feed in feeds), *self._ending)
         await self._looks.aclose()
 
     async def __aenter__(self) -> Self:

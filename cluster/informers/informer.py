@@ -1,127 +1,49 @@
-"""`Informer`: all objects of a resource, or a part of them, in this process, and handlers told of each change.
+"""`Informer`: what one user has of a feed, which others may use as well.
 
-::
+What it keeps true: nothing that is done with one informer takes anything from the users of another. Handlers, whether
+to wait for a resource that does not exist, and how often to resync are its own; list, watch, objects and indexes
+(`feed`) are everybody's who asks for the same, and end with the last of them.
 
-    waiting -- discovery knows the resource --> listing -- first list --> synced <--> refused, failed
-       |                                                                    |
-       +-- it does not, and nobody wants to wait: unknown                   v the resource vanished
-    waiting for its return <------------------ deletes for all ----------- gone
-
-What it keeps true:
-
-- Lister and indexes show the new state before any handler is told of it.
-- Each handler is told a sequence of its own: everything there is when it is added (`is_initial`), or in the first list,
-  then each change. Between the two nothing is lost or told twice, because both happen in one turn of the loop.
-- A resource that vanishes has no objects: handlers are told of deletes. When it comes back, in whatever version
-  discovery has it then, it is followed anew, and its objects are adds.
-
-Neighbours: `following` fetches, `store` holds, `registration` tells, `factory` shares informers and makes them.
+An informer is given back by `release`, or `aclose`, once. One that is dropped instead keeps its part of the feed until
+the factory ends: that is no error, because programs that leave everything to the end of the factory are well served.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import random
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
 
-from ...shards.api.client import ApiConnection
-from ...shards.model.errors import BadRequest, ShoalError
-from ...shards.model.refs import Key
+import msgspec
+
+from ...shards.model.errors import ShoalError
 from ...shards.model.resources import Resource, ResourceType
-from ...shards.model.versions import UNKNOWN, Version
-from ...shards.store.entries import Entry
-from ...shards.watch.permits import Permits
-from .appearing import Appearing
-from .delivery import FRESH_BYTES_MAX, FRESH_MAX, Change, End
-from .errors import InformerClosed, UnknownResource, again
-from .following import FAILED_RETRY_S, Following, Past, holding
+from .errors import InformerClosed
+from .feed import Feed
 from .handlers import OnAdd, OnDelete, OnUpdate, callbacks_of, handler_name
-from .indexers import Indexers, IndexFunction
+from .indexers import IndexFunction
 from .lister import LocalLister
-from .looking import Looks
 from .narrowing import Narrowing
 from .registration import Registration
-from .resolving import identity
-from .settings import InformerSettings
 from .statistics import InformerState, InformerStatus
-from .store import InformerStore
-from .tracing import registration_of
-from .transforms import Reshaper, Transform
+from .transforms import Transform
 
-if TYPE_CHECKING:
-    from opentelemetry.trace import TracerProvider
-
-log = logging.getLogger("shoal.cluster.informers")
+Begin: TypeAlias = Callable[[Coroutine[Any, Any, None], str], "asyncio.Task[None]"]
+"""Begins what ends something, under a name, and sees to its end."""
 
 
 class Informer:
-    """One resource followed. Made, and shared, by `InformerFactory.informer`; belongs to that one's event loop."""
+    """One resource followed, for one user. Made by `InformerFactory.informer`; belongs to that one's event loop."""
 
-    def __init__(
-        self,
-        resource: Resource | str,
-        *,
-        namespace: str | None,
-        narrowing: Narrowing,
-        transform: Transform | None,
-        resync_s: float | None,
-        wait: bool,
-        connection: ApiConnection,
-        looks: Looks,
-        permits: Permits,
-        settings: InformerSettings,
-        rng: random.Random,
-        on_release: Callable[[Informer], asyncio.Task[None] | None],
-        on_close: Callable[[Informer], None],
-        tracer_provider: TracerProvider | None = None,
-    ) -> None:
-        self.namespace = namespace
-        """The namespace it is about; None: all, or a cluster-scoped resource."""
-        self.narrowing = narrowing
-        self.transform = transform
-        self.spelling = identity(resource)
-        """The resource as it was asked for."""
-        place = f" in {namespace}" if namespace is not None else ""
-        selectors = f" {narrowing}" if narrowing else ""
-        self.name = f"{self.spelling}{place}{selectors}"
-        """What logs and metrics call it."""
-        self.resync_s = resync_s
-        self.users = 0
-        self.failure: ShoalError | None = None
-        """Why it has ended by itself: the resource is unknown, has no namespaces, or no such field."""
-        self._connection = connection
-        self._permits = permits
-        self._settings = settings
-        self._rng = rng
-        self._on_release = on_release
-        self._on_close = on_close
-        self._tracer_provider = tracer_provider
-        self._reshape = None if transform is None else Reshaper(transform, self.name)
-        self._indexers = Indexers(self.name)
-        self._appearing = Appearing(
-            resource, namespace=namespace, wait=wait, looks=looks, settings=settings, rng=rng, say=self._say
-        )
+    def __init__(self, feed: Feed, *, wait: bool, resync_s: float | None, begin: Begin) -> None:
+        self._feed = feed
+        self._wait = wait
+        self._resync_s = resync_s
+        self._begin = begin
         self._registrations: tuple[Registration, ...] = ()
-        self._following: Following | None = None
-        self._known: ResourceType | None = None
-        self._emptied: InformerStore | None = None
-        """The store of the resource before it vanished."""
-        self._followed = False
-        self._initial = True
-        self._state: InformerState = "waiting"
-        self._message = "has not begun"
-        self._went_back = 0
-        self._past = Past()
-        self._resolved = asyncio.Event()
-        self._synced = asyncio.Event()
-        self._closed = False
-        self._broken: dict[Registration, str] = {}
-        self.lister = LocalLister(self.name, lambda: self._store, self._indexers, namespace)
-        """What is held, to be read at once and without waiting."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"informer {self.name}")
-        self._task.add_done_callback(self._ended)
+        self._released = False
+        self._ending: asyncio.Task[None] | None = None
+        feed.join(self)
 
     # -- handlers and indexes --------------------------------------------------------------------------------
 
@@ -152,70 +74,108 @@ class Informer:
         Raises:
             TypeError: it is no handler, or a coroutine function is to run in a thread.
             ValueError: `queue_max` or `resync_s` is not positive.
-            InformerClosed: the informer has ended.
+            InformerClosed: the informer was released, or has ended.
         """
-        self._require_open()
+        self._require_mine()
         callbacks = callbacks_of(handler, on_add, on_update, on_delete)
         if thread and callbacks.coroutines:
             raise TypeError("a coroutine function runs on the event loop: leave out thread=True")
-        resync_s = self.resync_s if resync_s is None else resync_s
+        resync_s = self._resync_s if resync_s is None else resync_s
         if resync_s is not None and not resync_s > 0:
             raise ValueError(f"resync_s is {resync_s}: expected seconds, more than 0, or None")
-        registration = registration_of(
+        registration = self._feed.add_handler(
             callbacks,
-            provider=self._tracer_provider,
-            resource=lambda: str(self.resource or self.spelling),
             name=name or handler_name(handler, callbacks),
-            informer=self.name,
             queue_max=queue_max,
             resync_s=resync_s,
             thread=thread,
-            settings=self._settings,
-            held=lambda: () if self._store is None else self._store.entries(),
             on_removed=self._removed,
-            on_failed=self._handler_failed,
         )
         self._registrations = (*self._registrations, registration)
-        if self.failure is not None:
-            registration.fail(self.failure)
-        elif not self._initial and self._store is not None:
-            now = asyncio.get_running_loop().time()
-            for entry in self._store.entries():
-                registration.offer(Change(entry.key, None, entry, now, initial=True))
-            registration.listed()
+        if not self._wait:
+            self._feed.look_again()
         return registration
 
     def add_index(self, name: str, function: IndexFunction) -> None:
-        """Adds a local index, of what is held and of what will be; see `LocalLister.by_index`.
+        """Adds a local index, of what is held and of what will be; see `LocalLister.by_index`. It is there for all who
+        share the feed, and as long as that.
 
         Raises:
             ValueError: there is another index of this name.
-            InformerClosed: the informer has ended.
+            InformerClosed: the informer was released, or has ended.
         """
-        self._require_open()
-        self._indexers.add(name, function, () if self._store is None else self._store.entries())
+        self._require_mine()
+        self._feed.add_index(name, function)
 
-    # -- waiting and reading ---------------------------------------------------------------------------------
+    def _removed(self, registration: Registration) -> None:
+        self._feed.drop(registration)
+        self._registrations = tuple(one for one in self._registrations if one is not registration)
+
+    # -- what it is about ------------------------------------------------------------------------------------
 
     @property
-    def resource_type(self) -> ResourceType | None:
-        """The resource as discovery describes it; None before it is known."""
-        return self._known
+    def name(self) -> str:
+        """What logs and metrics call it."""
+        return self._feed.name
 
     @property
-    def resource(self) -> Resource | None:
-        """The resource; None before it is known which one is meant."""
-        return None if self._known is None else self._known.resource
+    def namespace(self) -> str | None:
+        """The namespace it is about; None: all, or a cluster-scoped resource."""
+        return self._feed.namespace
+
+    @property
+    def narrowing(self) -> Narrowing:
+        """The selectors."""
+        return self._feed.narrowing
+
+    @property
+    def transform(self) -> Transform | None:
+        """What is held of each object."""
+        return self._feed.transform
+
+    @property
+    def resync_s(self) -> float | None:
+        """Of its handlers that do not say themselves."""
+        return self._resync_s
 
     @property
     def wait(self) -> bool:
         """Whether it waits for a resource that does not exist."""
-        return self._appearing.wait
+        return self._wait
+
+    @property
+    def resource_type(self) -> ResourceType | None:
+        """The resource as discovery describes it; None before it is known."""
+        return self._feed.resource_type
+
+    @property
+    def resource(self) -> Resource | None:
+        """The resource; None before it is known which one is meant."""
+        return self._feed.resource
+
+    @property
+    def registrations(self) -> tuple[Registration, ...]:
+        """The handlers that were added through it."""
+        return self._registrations
+
+    # -- waiting and reading ---------------------------------------------------------------------------------
+
+    @property
+    def lister(self) -> LocalLister:
+        """What is held, to be read at once and without waiting. After the informer's release it reads what the feed
+        holds as long as others use that, and what it held last from then on.
+        """
+        return self._feed.lister
 
     @property
     def has_synced(self) -> bool:
         """Whether a list has been complete."""
-        return not self._initial
+        return self._feed.has_synced
+
+    @property
+    def failure(self) -> ShoalError | None:
+        """Why it has ended by itself: the resource is unknown, has no namespaces, or no such field."""
+        return self._feed.failure
 
     async def resolved(self) -> ResourceType:
         """Waits until it is known which resource is meant.
@@ -223,207 +183,68 @@ class Informer:
         Raises:
             UnknownResource, BadRequest, InformerClosed: as `synced`.
         """
-        await self._resolved.wait()
-        self._raise_failure()
-        if self._known is None:
-            raise InformerClosed(f"the informer of {self.name} was closed before its resource was known")
-        return self._known
+        return await self._feed.resolved(wait=self._wait, check=self._require_mine)
 
     async def synced(self) -> None:
         """Waits until the first list is complete: the lister shows everything. Handlers may still be at it
         (`Registration.synced`).
 
         Raises:
-            UnknownResource: the API server serves no such resource; names what it may have been.
+            UnknownResource: the API server serves no such resource, and this informer does not wait for one; names what
+                it may have been. If others wait for it, this may be called again: it looks again, and handlers are told
+                of everything when it appears. If nobody does the informer has ended.
             BadRequest: the resource has no namespaces, and one was given; or the server does not select by this field.
-            InformerClosed: the informer was closed before.
+            InformerClosed: the informer was released, or closed before.
         """
-        await self._synced.wait()
-        self._raise_failure()
-
-    @property
-    def _store(self) -> InformerStore | None:
-        """What is read. Until a resource that came back is listed, that is nothing of the one that vanished."""
-        store = None if self._following is None else self._following.store
-        return self._emptied if store is None or (self._emptied is not None and not store.synced) else store
+        await self._feed.synced(wait=self._wait, check=self._require_mine)
 
     @property
     def state(self) -> InformerState:
         """See `InformerState`."""
-        if self._closed:
-            return "closed"
-        if self._broken:
-            return "failed"
-        if self._state == "listing" and self._following is not None:
-            return self._following.state
-        return self._state
-
-    def _says(self, following: Following | None) -> str:
-        return self._message if following is None or self._state != "listing" else following.message
+        return "closed" if self._released else self._feed.state
 
     @property
     def status(self) -> InformerStatus:
-        """Now."""
-        following, store = self._following, self._store
-        event_at = None if store is None else store.last_event_at
-        return InformerStatus(
-            name=self.name,
-            state=self.state,
-            synced=self.has_synced,
-            message="; ".join(self._broken.values()) or self._says(following),
-            last_event_age_s=None if event_at is None else asyncio.get_running_loop().time() - event_at,
-            **self._past.status(following),
-            **holding(store),
-            transform_failures=0 if self._reshape is None else self._reshape.failures,
-            index_failures=self._indexers.failures,
-            went_back=self._went_back,
-            users=self.users,
-            handlers=tuple(registration.statistics for registration in self._registrations),
-        )
-
-    # -- following -------------------------------------------------------------------------------------------
-
-    async def _run(self) -> None:
-        while True:
-            try:
-                await self._follow(await self._appearing.resolve(returning=self._followed))
-            except (UnknownResource, BadRequest) as error:
-                self.failure, self._message = error, error.message
-                self._state = "unknown" if isinstance(error, UnknownResource) else "refused"
-                log.warning(
-                    "informer has nothing to follow", extra={"informer": self.name, "reason": error.message}
-                )
-                self._let_go(error)
-                return
-            except Exception as error:
-                log.exception("informer failed", extra={"informer": self.name})
-                self._state, self._message = "failed", f"{type(error).__name__}: {error}"
-                await asyncio.sleep(FAILED_RETRY_S)
-
-    async def _follow(self, resource_type: ResourceType) -> None:
-        """Follows until the resource vanishes, and tells of that."""
-        following = self._following = Following(
-            resource_type,
-            name=self.name,
-            namespace=self.namespace,
-            narrowing=self.narrowing,
-            reshape=self._reshape,
-            connection=self._connection,
-            permits=self._permits,
-            settings=self._settings,
-            rng=self._rng,
-            listener=self,
-        )
-        self._state, self._followed, self._known = "listing", True, resource_type
-        self._resolved.set()
-        await following.run()
-        self._say("gone", following.message)
-        following.store.clear()
-        self._past.add(following)
-        if following.store.synced:
-            self._emptied = following.store
-        self._following = None
-
-    def _say(self, state: InformerState | None, message: str) -> None:
-        if message != self._message:
-            log.info("informer waits", extra={"informer": self.name, "reason": message})
-        self._state, self._message = state or self._state, message
-
-    # -- what the store tells (`store.Listener`) ---------------------------------------------------------------
-
-    def changed(  # noqa: PLR0917 - called for every event: names would cost as much as the call
-        self,
-        key: Key,
-        before: Entry | None,
-        after: Entry | None,
-        at: float,
-        gone: Version | None,
-        body: bytes | None = None,
-    ) -> None:
-        """As `Listener.changed`."""
-        if self._indexers:
-            self._indexers.changed(key, after)
-        end = None
-        if before is not None and (after is None or after.uid != before.uid):
-            end = End(gone or UNKNOWN, gone is not None)
-        registrations = self._registrations
-        if body is not None and len(body) > FRESH_BYTES_MAX:
-            body = None
-        for registration in registrations:
-            if registration.pending >= FRESH_MAX:
-                body = None
-        change = Change(key, before, after, at, self._initial and before is None, end, body)
-        for registration in registrations:
-            registration.offer(change)
-
-    def listed(self) -> None:
-        """As `Listener.listed`."""
-        self._appearing.succeeded()
-        if self._initial:
-            self._initial = False
-            self._synced.set()
-            for registration in self._registrations:
-                registration.listed()
-
-    def went_back(self, objects: int) -> None:
-        """As `Listener.went_back`."""
-        self._went_back += 1
-        log.warning("the API server lost its past", extra={"informer": self.name, "older_objects": objects})
+        """Now, with the handlers of all who share the feed."""
+        status = self._feed.status
+        if self._released:
+            return msgspec.structs.replace(status, state="closed", message="was released")
+        return status
 
     # -- the end ---------------------------------------------------------------------------------------------
 
     def release(self) -> asyncio.Task[None] | None:
-        """Gives back what `InformerFactory.informer` gave. The last one to do so ends the informer; the task that ends
-        it is returned, to be awaited by who wants to.
+        """Gives it back. Its handlers are told what is pending for `InformerSettings.drain_s` seconds, and nothing that
+        happens from now on; those of others go on. The last one to give back what is shared ends that.
+
+        The task that does this is returned, to be awaited by who wants to; None: there is nothing to be ended.
+
+        Raises:
+            ValueError: it was released before.
         """
-        return self._on_release(self)
+        return self._release(None)
 
     async def aclose(self, drain_s: float | None = None) -> None:
-        """Ends it, whoever else uses it; they need not release it any more. Handlers are told what is pending for
-        `drain_s` seconds (`InformerSettings.drain_s` if None); what is left by then is dropped.
+        """Gives it back as `release`, and waits for what that ends; `drain_s` seconds in the place of the settings'.
+        Safe to repeat, and to call from its own handlers: their calls are not waited for.
         """
-        self._closed = True
-        self._on_close(self)
-        self._task.cancel()
-        await asyncio.wait([self._task])
-        closed = InformerClosed(f"the informer of {self.name} was closed")
-        self._let_go(self.failure or closed)
-        limit_s = self._settings.drain_s if drain_s is None else drain_s
-        registrations, self._registrations = self._registrations, ()
-        await asyncio.gather(*(registration.close(limit_s) for registration in registrations))
-
-    def _removed(self, registration: Registration) -> None:
-        self._registrations = tuple(one for one in self._registrations if one is not registration)
-        self._broken.pop(registration, None)
-
-    def _handler_failed(self, registration: Registration) -> None:
-        text = f"handler {registration.name} has ended by itself: remove it, and add another"
-        self._broken[registration] = text
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        """The task has ended, as it should, or by something that nobody foresaw."""
-        error = None if task.cancelled() else task.exception()
-        if self._closed or self.failure is not None:
+        if not self._released:
+            self._release(drain_s)
+        elif any(one.calling for one in self._registrations):
             return
-        log.error("informer ended although it was not closed", exc_info=error, extra={"informer": self.name})
-        self.failure = InformerClosed(f"informer {self.name} ended although it was not closed: {error!r}")
-        self._state, self._message = "failed", self.failure.message
-        self._let_go(self.failure)
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
 
-    def _require_open(self) -> None:
-        if self._closed:
-            raise InformerClosed(f"the informer of {self.name} was closed: ask the factory for a new one")
+    def _release(self, drain_s: float | None) -> asyncio.Task[None] | None:
+        if self._released:
+            raise ValueError(f"the informer of {self.name} was released more often than it was asked for")
+        asyncio.get_running_loop()  # raises before anything is done
+        self._released = True
+        ending = self._feed.leave(self, drain_s)
+        if ending is not None:
+            self._ending = self._begin(ending, f"end informer {self.name}")
+        return self._ending
 
-    def _raise_failure(self) -> None:
-        if self.failure is not None:
-            raise again(self.failure)
-        if self._closed and self._initial:
-            raise InformerClosed(f"the informer of {self.name} was closed before it was synced")
-
-    def _let_go(self, error: ShoalError) -> None:
-        """Lets everybody go who waits."""
-        if self._initial:
-            for registration in self._registrations:
-                registration.fail(error)
-        self._resolved.set()
-        self._synced.set()
+    def _require_mine(self) -> None:
+        if self._released:
+            raise InformerClosed(f"the informer of {self.name} was released: ask the factory for a new one")

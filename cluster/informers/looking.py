@@ -35,7 +35,7 @@ class Looks:
         self._answered = 0
         self._answered_at = float("-inf")
         self._running: asyncio.Task[Groups] | None = None
-        self._changed = asyncio.Event()
+        self._pausing: set[asyncio.Event] = set()
         self._closed = False
 
     @property
@@ -71,18 +71,26 @@ class Looks:
                 return running.result()
         return self.groups
 
-    async def pause(self, seconds: float) -> bool:
-        """Returns after so many seconds, or, with True, as soon as a look has shown a change."""
+    async def pause(self, seconds: float, woken: asyncio.Event | None = None) -> bool:
+        """Returns after so many seconds, or, with True, as soon as a look has shown a change, or `woken` is set, which
+        such a look does too.
+        """
+        if self._closed:
+            return True
+        woken = woken or asyncio.Event()
+        self._pausing.add(woken)
         try:
             async with asyncio.timeout(seconds):
-                return await self._changed.wait()
+                return await woken.wait()
         except TimeoutError:
             return False
+        finally:
+            self._pausing.discard(woken)
 
     async def aclose(self) -> None:
         """Ends a look that is under way, and whoever waits for one or for a change."""
         self._closed = True
-        self._changed.set()
+        self._wake()
         if self._running is not None:
             self._running.cancel()
             await asyncio.wait([self._running])
@@ -103,6 +111,9 @@ class Looks:
         self.groups, self.notes = found.groups, found.notes
         self._answered, self._answered_at = number, began
         if changed:
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._wake()
         return found.groups
+
+    def _wake(self) -> None:
+        for woken in self._pausing:
+            woken.set()

@@ -89,12 +89,14 @@ class Registration:
         self._idle = False
         self._synced = asyncio.Event()
         self._failure: BaseException | None = None
+        self._for_now = False
         self._call: _Call | None = None
         self._number = 0
         self._hung = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._told = {"add": 0, "update": 0, "delete": 0, "resync": 0}
         self._failed = self._slow = 0
+        self._names: dict[str, object] = {"informer": informer, "handler": name}
         self._limit = LogLimit()
         self._seconds = self._lag_sum_s = 0.0
         self._thread = HandlerThread(f"handler {name}") if thread else None
@@ -119,12 +121,15 @@ class Registration:
 
     def listed(self) -> None:
         """Everything there was at first has been offered."""
+        if self._for_now and self._state == "open":
+            self._failure, self._for_now = None, False
+            self._synced.clear()
         self._listed = True
         self._settle()
 
-    def fail(self, error: BaseException) -> None:
-        """There will be nothing: who waits for it is told why."""
-        self._failure = error
+    def fail(self, error: BaseException, *, for_now: bool = False) -> None:
+        """There will be nothing, or nothing is in sight: who waits for it is told why."""
+        self._failure, self._for_now = error, for_now
         self._synced.set()
 
     @property
@@ -151,14 +156,9 @@ class Registration:
             self._task.cancel()
             await asyncio.wait([self._task], timeout=CANCEL_S)
             if not self._task.done():
-                log.error(
-                    "handler cannot be cancelled", extra={"informer": self._informer, "handler": self.name}
-                )
+                log.error("handler cannot be cancelled", extra=self._names)
         if left and drain_s > 0:
-            log.warning(
-                "handler was not told of everything",
-                extra={"informer": self._informer, "handler": self.name, "left": left},
-            )
+            log.warning("handler was not told of everything", extra={**self._names, "left": left})
         self._ended()
 
     # -- for whoever added it --------------------------------------------------------------------------------
@@ -172,10 +172,12 @@ class Registration:
         """Waits until the handler has been told of everything there was when it was added, or in the first list.
 
         Raises:
-            UnknownResource, BadRequest: as `Informer.synced`.
+            UnknownResource, BadRequest: as `Informer.synced`. If the resource appears all the same, because others wait
+                for it, this may be called again.
             InformerClosed: it was removed, or the informer closed, before that.
         """
-        await self._synced.wait()
+        while not self._synced.is_set():
+            await self._synced.wait()
         if self._failure is not None:
             raise again(self._failure)
 
@@ -367,10 +369,7 @@ class Registration:
             self._watchdog = self._loop.call_later(left_s, self._look)
             return
         self._hung = True
-        log.warning(
-            "handler hangs",
-            extra={"informer": self._informer, "handler": self.name, "key": call.key, "seconds": running_s},
-        )
+        log.warning("handler hangs", extra={**self._names, "key": call.key, "seconds": running_s})
 
     def _report_slow(self, change: Change, seconds: float) -> None:
         if seconds < self._settings.hung_s:
@@ -384,7 +383,7 @@ class Registration:
 
     def _about(self, change: Change) -> dict[str, object]:
         event = "add" if change.before is None else "delete" if change.after is None else "update"
-        return {"informer": self._informer, "handler": self.name, "event": event, "key": change.key}
+        return {**self._names, "event": event, "key": change.key}
 
     # -- resync and end --------------------------------------------------------------------------------------
 
@@ -413,8 +412,7 @@ class Registration:
         if self._state != "open":
             return
         self._state = "closed"
-        about = {"informer": self._informer, "handler": self.name}
-        log.error("handler ended although it was not removed", exc_info=error, extra=about)
+        log.error("handler ended although it was not removed", exc_info=error, extra=self._names)
         self._on_failed(self)
 
     def _ended(self) -> None:

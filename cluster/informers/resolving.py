@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from ...coordinator.discovery_parse import DiscoveredGroup
+from ...shards.model.errors import BadRequest
 from ...shards.model.resources import Resource, ResourceType
 from .errors import UnknownResource
 
@@ -34,14 +35,14 @@ def wanted(resource: Resource | str) -> tuple[Wanted, ...]:
     """The ways to read it, the likeliest first.
 
     Raises:
-        ValueError: it is no name of a resource.
+        BadRequest: it is no name of a resource.
     """
     if isinstance(resource, Resource):
         return (Wanted(str(resource), resource.group, resource.version, resource.name.lower()),)
     text = resource.strip()
     parts = text.split("/")
     if not all(parts) or len(parts) > 3 or any(part.strip() != part or " " in part for part in parts):
-        raise ValueError(f"{resource!r} names no resource: expected a form like {FORMS}")
+        raise BadRequest(f"{resource!r} names no resource: expected a form like {FORMS}")
     match parts:
         case [group, version, name]:
             return (Wanted(text, group, version, name.lower()),)
@@ -53,7 +54,7 @@ def wanted(resource: Resource | str) -> tuple[Wanted, ...]:
             if not dot:
                 return (Wanted(text, None, None, name.lower()),)
             if not name or not rest:
-                raise ValueError(f"{resource!r} names no resource: expected a form like {FORMS}")
+                raise BadRequest(f"{resource!r} names no resource: expected a form like {FORMS}")
             version, dot, group = rest.partition(".")
             # kubectl reads NAME.VERSION.GROUP first, then NAME.GROUP; ``pods.v1.`` is the core group.
             readings = [Wanted(text, group, version, name.lower())] if dot else []
@@ -64,7 +65,7 @@ def identity(resource: Resource | str) -> str:
     """A text that is equal for equal spellings.
 
     Raises:
-        ValueError: as `wanted`.
+        BadRequest: as `wanted`.
     """
     first = wanted(resource)[0]
     if first.group is not None and first.version is not None and first.text.count("/"):
@@ -76,7 +77,7 @@ def resolve(resource: Resource | str, groups: Sequence[DiscoveredGroup]) -> Reso
     """The resource that is meant; None if it is not known because a part of discovery is missing just now.
 
     Raises:
-        ValueError: as `wanted`.
+        BadRequest: as `wanted`.
         UnknownResource: there is none, or it cannot be listed and watched.
     """
     readings = wanted(resource)

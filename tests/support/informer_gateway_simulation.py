@@ -137,8 +137,8 @@ class InformerGatewaySimulation(GatewaySimulation):
     async def _stop(self) -> None:
         self.late = sum(
             watcher.informer is not None
-            and watcher.informer._following is not None
-            and watcher.informer._following.store.late
+            and watcher.informer._feed._following is not None
+            and watcher.informer._feed._following.store.late
             for watcher in self.watchers
         )
         await self.factory.aclose()

@@ -100,7 +100,11 @@ class InformerSimulation:
             error = error.exceptions[0]
         stories = "\n\n".join(
             f"-- {one.informer.name}: {one.informer.state}\n"
-            + (one.informer._following.story if one.informer._following is not None else "not followed")
+            + (
+                feed._following.story
+                if (feed := one.informer._feed)._following is not None
+                else "not followed"
+            )
             for one in self.watched
         )
         return (

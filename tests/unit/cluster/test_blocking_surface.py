@@ -28,7 +28,7 @@ INSIDE = {
     Client: {"aclose", "connection", "where"},
     Served: {"find", "forget"},
     InformerFactory: {"aclose", "closed", "closes_in_s", "informers", "release"},
-    Informer: {"aclose", "changed", "failure", "listed", "narrowing", "wait", "went_back"},
+    Informer: {"aclose", "failure", "narrowing", "registrations", "resync_s", "transform", "wait"},
     Registration: {"calling", "close", "fail", "listed", "observed_at", "offer", "pending"},
 }
 """What a twin has not: what modules tell each other, what has another name, and connections, which belong to a loop."""
@@ -64,7 +64,7 @@ def public(kind):
     ],
 )
 def test_a_twin_has_what_the_asynchronous_one_has(kind, twin):
-    made_with_it = {"discovery", "informer", "informers"} if kind is Client else set()
+    made_with_it = {"discovery", "informer", "informers", "lister"} if kind in (Client, Informer) else set()
     assert public(kind) - public(twin) - INSIDE.get(kind, set()) - made_with_it == set()
 
 
@@ -94,6 +94,18 @@ def test_informers_and_registrations_say_how_they_are(client):
         errors.TimedOut, match=r"example.com/v1/nothings is waiting: not synced within 0\.05 s"
     ):
         client.informers.synced(0.05)
+
+
+def test_an_informer_is_given_back_once_and_by_whoever_it_is_of(client):
+    first, second = (client.informer("v1/pods", namespace=SPACE) for _ in range(2))
+    told = second.add_handler(on_add=lambda pod, is_initial: None)
+    first.release()
+    with pytest.raises(ValueError, match="released more often"):
+        first.release()
+    with pytest.raises(errors.ShoalError, match="was released: ask the factory for a new one"):
+        first.synced(PATIENCE_S)
+    told.synced(PATIENCE_S)
+    assert (first.state, second.state, second.status.users) == ("closed", "synced", 1)
 
 
 def test_what_is_to_be_called_at_the_end_may_use_the_client(shared):

@@ -1,6 +1,7 @@
 """Which server a client asks, as whom, and what it refuses to do."""
 
 import asyncio
+import contextlib
 import json
 import os
 from contextlib import asynccontextmanager
@@ -237,6 +238,40 @@ def test_a_client_stays_on_its_event_loop():
         await client.aclose()
 
     asyncio.run(closed())
+
+
+USES = {
+    "lister": lambda client: client.lister("v1/pods").list(timeout_s=1),
+    "writer": lambda client: client.writer("v1/configmaps", "x").create(
+        {"metadata": {"name": "a"}}, timeout_s=1
+    ),
+    "discovery": lambda client: client.discovery.resolve("v1/pods", timeout_s=1),
+    "factory": lambda client: client.informers.resolve("v1/pods"),
+    "informer": lambda client: asyncio.wait_for(_informer(client), 0.1),
+}
+
+
+async def _informer(client):
+    await client.informer("v1/pods").synced()
+
+
+@pytest.mark.parametrize("first", USES)
+@pytest.mark.parametrize("then", USES)
+def test_whatever_a_client_is_first_used_for_it_stays_on_that_event_loop(first, then):
+    """An informer on a second loop would have failed over and over, and its `synced` never returned."""
+    client = shoal.connect("http://127.0.0.1:1")
+
+    async def used():
+        with contextlib.suppress(errors.ConnectionFailed, errors.TimedOut, TimeoutError):
+            await USES[first](client)
+
+    async def used_again():
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            await USES[then](client)
+        await client.aclose()
+
+    asyncio.run(used())
+    asyncio.run(used_again())
 
 
 async def test_nothing_listens_there():

@@ -271,9 +271,10 @@ def test_what_the_api_server_does_not_select_by_is_refused_and_not_asked_for_aga
         assert status.state == "refused"
         assert status.message.startswith('"spec.color" is not a known field selector')
         assert sum(status.lists.values()) < 3
-        world.factory.release(informer)
         with pytest.raises(BadRequest):
             await informer.synced()
+        await world.factory.release(informer)
+        assert informer.failure.message == status.message
 
     in_world(main)
 

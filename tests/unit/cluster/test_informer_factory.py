@@ -17,26 +17,30 @@ def watches(world):
     return sum(exchange._request.path.endswith("/configmaps") for exchange in world.connection._open)
 
 
-def test_who_asks_for_the_same_gets_the_same_informer():
+def test_who_asks_for_the_same_shares_a_feed():
     async def main(world):
         factory = world.factory
         first = factory.informer("v1/configmaps", label_selector="app = web,tier=x")
-        assert factory.informer(CONFIG_MAPS, label_selector="app=web , tier=x") is first
+        same = factory.informer(CONFIG_MAPS, label_selector="app=web , tier=x")
+        assert same is not first
+        assert same.lister is first.lister
         others = [
             factory.informer("v1/configmaps"),
             factory.informer("v1/configmaps", namespace="default", label_selector="app=web,tier=x"),
             factory.informer("v1/configmaps", label_selector="app=web,tier=x", transform=dropping("data")),
             factory.informer("v1/secrets", label_selector="app=web,tier=x"),
         ]
-        assert len({id(informer) for informer in (first, *others)}) == 5
-        assert (
-            factory.informer("v1/configmaps", label_selector="app=web,tier=x", transform=dropping("data"))
-            is others[2]
+        assert len({id(informer.lister) for informer in (first, *others)}) == 5
+        dropped = factory.informer(
+            "v1/configmaps", label_selector="app=web,tier=x", transform=dropping("data")
         )
+        assert dropped.lister is others[2].lister
         await factory.start()
-        assert factory.informer("configmaps") is others[0], "once discovery is known, spellings do not matter"
-        assert factory.informer("cm") is others[0]
-        assert others[0].users == 3
+        for spelling in ("configmaps", "cm"):
+            # Once discovery is known, spellings do not matter.
+            assert factory.informer(spelling).lister is others[0].lister
+        assert others[0].status.users == 3
+        assert len(factory.informers) == 5
 
     in_world(main)
 
@@ -46,7 +50,7 @@ def test_one_feed_serves_all_who_share_it_and_ends_with_the_last_of_them():
         factory = world.factory
         first, second = factory.informer("v1/configmaps"), factory.informer("v1/configmaps")
         handler = Remembering()
-        registration = first.add_handler(handler)
+        registration = second.add_handler(handler)
         await second.synced()
         assert watches(world) == 1
         assert first.release() is None
@@ -108,8 +112,11 @@ def test_what_cannot_be_read_is_an_error_at_once(arguments, error, text):
 @pytest.mark.parametrize("text", ["", "a//b", "a/b/c/d", ".apps", "deployments.", "two words"])
 def test_what_names_no_resource_is_an_error_at_once(text):
     async def main(world):
-        with pytest.raises(ValueError, match="names no resource: expected a form like v1/pods"):
+        with pytest.raises(BadRequest, match="names no resource: expected a form like v1/pods"):
             world.factory.informer(text)
+        with pytest.raises(BadRequest, match="names no resource: expected a form like v1/pods"):
+            await world.factory.resolve(text)
+        assert world.factory.informers == ()
 
     in_world(main)
 
@@ -247,17 +254,5 @@ def test_an_api_server_that_is_away_is_waited_for():
         await asyncio.wait([follower])
         assert found
         assert len(informer.lister) == 1
-
-    in_world(main)
-
-
-def test_resync_periods_of_who_shares_an_informer_are_the_shortest():
-    async def main(world):
-        world.create("a")
-        informer = world.factory.informer("configmaps")
-        assert world.factory.informer("configmaps", resync_s=50) is informer
-        assert world.factory.informer("configmaps", resync_s=20) is informer
-        assert world.factory.informer("configmaps", resync_s=90) is informer
-        assert informer.resync_s == 20
 
     in_world(main)

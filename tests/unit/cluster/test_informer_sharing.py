@@ -16,21 +16,6 @@ from shoal.shards.model.errors import BadRequest
 NOWHERE = "example.com/v1/widgets"
 
 
-def test_who_does_not_want_to_wait_does_not_because_somebody_else_does():
-    async def main(world):
-        impatient = world.factory.informer(NOWHERE)
-        patient = world.factory.informer(NOWHERE, wait=True)
-        with pytest.raises(UnknownResource):
-            async with asyncio.timeout(30):
-                await impatient.synced()
-        world.define_widgets()
-        async with asyncio.timeout(90):
-            await patient.synced()
-        assert world.factory.informer(NOWHERE, wait=True) is patient
-
-    in_world(main)
-
-
 @pytest.mark.parametrize(
     ("one", "other"),
     [
@@ -64,7 +49,6 @@ def test_an_informer_that_was_closed_is_not_in_use_any_more():
             await informer.aclose()
         assert world.factory.informers == ()
         assert look(world.factory).problems == ()
-        assert informer.release() is None
         assert informer.state == "closed"
         other = world.factory.informer("configmaps")
         await other.synced()
@@ -172,6 +156,34 @@ def test_a_factory_of_another_event_loop_says_so():
 
     asyncio.run(first())
     asyncio.run(second())
+
+
+def test_a_factory_whose_event_loop_is_over_can_be_closed_on_another():
+    world = World()
+
+    async def first():
+        informer = world.factory.informer("configmaps")
+        informer.add_handler(Remembering())
+        await informer.synced()
+
+    asyncio.run(first())
+    asyncio.run(world.factory.aclose())
+    assert world.factory.closed
+    assert world.factory.informers == ()
+
+
+def test_a_factory_is_closed_on_the_event_loop_that_runs_it():
+    world = World()
+
+    async def main():
+        informer = world.factory.informer("configmaps")
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            await asyncio.to_thread(asyncio.run, world.factory.aclose())
+        assert not world.factory.closed
+        await informer.synced()
+        await world.factory.aclose()
+
+    asyncio.run(main())
 
 
 async def test_what_is_held_can_be_read_from_any_thread_while_it_changes():

@@ -86,9 +86,10 @@ def test_registering_looks_at_nobody():
 def test_a_client_that_cannot_be_read_hides_nobody_else(monkeypatch, caplog):
     async def main(world, client, registry):
         other = Client(world.connection, where="elsewhere")
-        informer = other.informer(CONFIG_MAPS)
+        other.informer(CONFIG_MAPS)
+        (feed,) = other.informers.informers
         with shoal.metrics(client, registry=registry), shoal.metrics(other, registry=registry):
-            monkeypatch.setattr(informer, "_past", None)
+            monkeypatch.setattr(feed, "_past", None)
             scrape = Scrape(registry)
             assert scrape.value("shoal_client_up", client=HERE) == 1
             assert scrape.value("shoal_client_up", client="elsewhere") == 0
