@@ -4,6 +4,7 @@ import asyncio
 import html
 import os
 import platform
+import signal
 import sys
 
 import shoal
@@ -37,7 +38,10 @@ async def main(gateway: str = "") -> None:
 
         identity = f"{platform.node()}-{os.getpid()}"
         leader = shoal.LeaderElector(server.connection, namespace="default", name="pages", identity=identity)
-        await shoal.Controller("pages", reconcile, sources=[pages, maps], leader=leader).run()
+        controller = shoal.Controller("pages", reconcile, sources=[pages, maps], leader=leader)
+        # How Kubernetes ends a pod: what is under way is finished, and the lease given back.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, controller.stop)
+        await controller.run()
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ Only keys go through the queue: a reconcile looks at the world as it is then, so
 twice or out of order make no difference, and neither does a restart. One key is reconciled by one worker at a time.
 
 Winding down: handlers are removed, workers finish what is in the queue for `stop_grace_s`, then they are cancelled. A
-controller that has lost its leadership has no such grace, and begins nothing while its lease is over. What was not
-finished is found again by whoever runs next, because everything there is comes as initial objects.
+controller that has lost its leadership has no such grace, nor one whose workers are lost, and it begins nothing while
+its lease is over. What was not finished is found again by whoever runs next, because everything there is comes as
+initial objects.
 """
 
 from __future__ import annotations
@@ -18,15 +19,18 @@ import asyncio
 import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from ...shards.model.refs import Key
 from ..workqueue.queue import ShutDown, WorkQueue
+from .crew import CANCEL_S, Crew
 from .errors import NotSynced
 from .leader import LeaderElector
 from .parking import Parked
 from .ports import InformerLike, Reconcile, Registration, Tracing
 from .reconciling import Reconciler, is_async
+from .rounds import Rounds
 from .sources import Causes, Feeder, Source
 from .statistics import ControllerStatistics
 from .tracing import find_tracing
@@ -37,8 +41,6 @@ RETRIES_MAX = 15
 """As in Kubernetes' own controllers (deployments): with the default limiter, a bit over two and a half minutes."""
 SYNC_TIMEOUT_S = 120.0
 """controller-runtime's ``CacheSyncTimeout``."""
-CANCEL_S = 5.0
-"""How long a reconcile that was cancelled, or a handler that is removed, may take to end."""
 NOT_LEADING_S = 0.1
 """How often a worker looks whether it may begin."""
 
@@ -104,15 +106,18 @@ class Controller:
         self._sync_timeout_s = sync_timeout_s
         self._leader = leader
         self._tracing = tracing
-        self._reconciler = Reconciler(
+        self._rounds = Rounds(name, hung_after_s)
+        self._new_reconciler = partial(
+            Reconciler,
             name,
             reconcile,
+            self._rounds,
             retries_max=retries_max,
             timeout_s=timeout_s,
-            hung_after_s=hung_after_s,
             parked_max=parked_max,
             on_parked=on_parked,
         )
+        self._reconciler = self._new_reconciler()
         self._stop: asyncio.Event | None = None
         self._begun = self._synced = False
 
@@ -130,13 +135,13 @@ class Controller:
 
     @property
     def hung(self) -> Sequence[Key]:
-        """Keys whose reconcile has been under way for too long."""
-        return self._reconciler.hung
+        """Keys whose reconcile has been under way for too long, also if the run that began it is over."""
+        return self._rounds.hung
 
     def hung_s(self) -> Mapping[Key, float]:
         """The same, and for how many seconds each has been."""
-        began, now = self._reconciler.began, asyncio.get_running_loop().time()
-        return {key: now - began[key] for key in self._reconciler.hung}
+        began, now = self._rounds.began, asyncio.get_running_loop().time()
+        return {key: now - began[key] for key in self._rounds.hung}
 
     @property
     def leader(self) -> LeaderElector | None:
@@ -155,13 +160,13 @@ class Controller:
 
     def statistics(self) -> ControllerStatistics:
         """The controller at this moment."""
-        tally = self._reconciler.tally
+        tally = self._rounds.tally
         return ControllerStatistics(
             outcomes=dict(tally.outcomes),
             reconcile_s=tally.seconds.distribution(),
             workers=self._workers,
-            active=len(self._reconciler.began),
-            hung=len(self._reconciler.hung),
+            active=len(self._rounds),
+            hung=len(self._rounds.hung),
             hung_total=tally.hung_total,
             parked=len(self._reconciler.parked),
             parked_total=tally.parked_total,
@@ -171,12 +176,14 @@ class Controller:
     # -- running ---------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Runs until `stop`, or until it is cancelled, and winds down. May be called again afterwards.
+        """Runs until `stop`, or until it is cancelled, and winds down. May be called again afterwards: an object whose
+        reconcile goes on from an earlier run is held back until that has ended.
 
         Raises:
             NotSynced: sources did not have everything within `sync_timeout_s`.
             LeadershipLost: another leads, or may; everything under way was cancelled.
-            RuntimeError: it runs already, or the queue it was given is shut down.
+            RuntimeError: it runs already, or the queue it was given is shut down, or somebody cancelled a worker.
+            Exception: what ended a worker: the queue's limiter or grouping raised it, no reconcile does.
         """
         if self._stop is not None:
             raise RuntimeError(f"controller {self.name} runs already")
@@ -233,10 +240,11 @@ class Controller:
         queue = self._given if self._given is not None else WorkQueue[Key](self.name, fair_by=self._fair_by)
         self._queue = queue
         tracing = self._tracing if self._tracing is not None else find_tracing()
-        self._reconciler.begin(tracing)
+        self._rounds.renew()
+        reconciler = self._reconciler = self._new_reconciler(tracing=tracing)
         causes = Causes(self.name, tracing)
         registrations: list[Registration] = []
-        workers: list[asyncio.Task[None]] = []
+        crew = Crew(self.name, queue)
         stopping = asyncio.create_task(self._stop.wait(), name=f"stop {self.name}")
         try:
             for source in self._sources:
@@ -247,16 +255,15 @@ class Controller:
                     )
                 )
             if await self._sync(registrations, stopping):
-                for number in range(self._workers):
-                    name = f"{self.name} worker {number}"
-                    workers.append(asyncio.create_task(self._worker(queue, causes), name=name))
+                crew.start(self._workers, lambda: self._worker(queue, causes, reconciler))
                 self._synced = True
                 log.info("controller runs", extra={"controller": self.name, "workers": self._workers})
-                await _until_one_ends(stopping, workers)
+                await crew.ended(stopping)
         finally:
             self._synced = False
             stopping.cancel()
-            await self._wind_down(queue, registrations, workers)
+            await self._wind_down(queue, registrations, crew)
+        crew.raise_for_lost()
 
     async def _sync(self, registrations: Sequence[Registration], stopping: asyncio.Task[Any]) -> bool:
         """Waits until every source has everything and has handed it over; False if told to stop before."""
@@ -288,7 +295,7 @@ class Controller:
                 await asyncio.wait(pending, timeout=CANCEL_S)
         return not stopping.done()
 
-    async def _worker(self, queue: WorkQueue[Key], causes: Causes) -> None:
+    async def _worker(self, queue: WorkQueue[Key], causes: Causes, reconciler: Reconciler) -> None:
         while True:
             try:
                 key, priority, queue_s = await queue.take()
@@ -296,7 +303,8 @@ class Controller:
                 return
             try:
                 await self._may_begin()
-                await self._reconciler.once(queue, key, priority, causes.take(key), queue_s)
+                if not self._rounds.hold_back(queue, key, priority):
+                    await reconciler.once(queue, key, priority, causes.take(key), queue_s)
             finally:
                 queue.done(key)
             # A reconcile that never waits must not keep everybody else from running.
@@ -312,48 +320,35 @@ class Controller:
     # -- winding down ----------------------------------------------------------------------------------------
 
     async def _wind_down(
-        self,
-        queue: WorkQueue[Key],
-        registrations: Sequence[Registration],
-        workers: Sequence[asyncio.Task[None]],
+        self, queue: WorkQueue[Key], registrations: Sequence[Registration], crew: Crew
     ) -> None:
         may_finish = self._leader is None or self._leader.is_leader
         if not may_finish:
             # At once: whatever else there is to wait for, somebody else may lead any moment.
-            for worker in workers:
-                worker.cancel()
+            crew.cancel()
         try:
             await _removed(self.name, registrations)
-            if workers and not await queue.drain(self._stop_grace_s if may_finish else 0.0):
-                log.warning(
-                    "work is left undone",
-                    extra={
-                        "controller": self.name,
-                        "waiting": len(queue),
-                        "keys": list(self._reconciler.began),
-                    },
-                )
+            drained = await crew.drain(self._stop_grace_s if may_finish else 0.0)
+            held = self._rounds.held
+            if not drained or held:
+                extra = {"waiting": len(queue) + len(held), "keys": list(self._rounds.began)}
+                log.warning("work is left undone", extra={"controller": self.name, **extra})
         finally:
             queue.shut_down()
-            if workers:
-                # Those that have nothing to do end by themselves.
-                await asyncio.sleep(0)
-                for worker in workers:
-                    worker.cancel()
             try:
-                if workers:
-                    await asyncio.wait(workers, timeout=CANCEL_S)
+                await crew.dismiss()
             finally:
                 self._reconciler.close()
-                self._tell_of_stragglers(workers)
+                self._tell_of_stragglers()
 
-    def _tell_of_stragglers(self, workers: Sequence[asyncio.Task[None]]) -> None:
-        left = [worker for worker in workers if not worker.done()]
-        if not left and not self._reconciler.in_threads:
+    def _tell_of_stragglers(self) -> None:
+        """Those of earlier runs, too: as long as they go on, nobody else may lead."""
+        tasks, threads = self._rounds.in_tasks, self._rounds.in_threads
+        if not tasks and not threads:
             return
         log.error(
             "reconciles go on after the controller's end",
-            extra={"controller": self.name, "tasks": len(left), "threads": self._reconciler.in_threads},
+            extra={"controller": self.name, "tasks": tasks, "threads": threads},
         )
         if self._leader is not None:
             self._leader.withhold_release()
@@ -372,19 +367,6 @@ async def _removed(name: str, registrations: Sequence[Registration]) -> None:
                 await registration.remove()
         except Exception:
             log.exception("a handler was not removed", extra={"controller": name})
-
-
-async def _until_one_ends(stopping: asyncio.Task[Any], workers: Sequence[asyncio.Task[None]]) -> None:
-    """Waits until told to stop, or until all workers have ended because the queue was shut down.
-
-    Whatever a worker raises, which none does but for a bug, is raised.
-    """
-    pending: set[asyncio.Task[Any]] = set(workers)
-    while pending and not stopping.done():
-        done, _ = await asyncio.wait({*pending, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        for worker in done - {stopping}:
-            worker.result()
-        pending -= done
 
 
 def _check(name: str, *expected: tuple[bool, str]) -> None:

@@ -1,4 +1,4 @@
-"""Items that are given up until their object changes. Pure.
+"""Items that are given up until their object changes, or is told of again. Pure.
 
 The list is bounded: what is dropped from it was counted, logged and told of, and is retried like the others when its
 object changes.

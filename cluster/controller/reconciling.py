@@ -9,9 +9,13 @@ takes `timeout_s` the same; the reconcile is cancelled
 TerminalError     is parked at once (`errors.is_terminal`: in a group, or as a cause, too)
 ================= =============================================================================================
 
-A parked item is tried again when an event puts it into the queue, and from the beginning. A reconcile that takes
-`hung_after_s` is reported, once. A plain function runs in a thread and cannot be cancelled, so it cannot have a
-timeout, and whoever stops the controller has to know of those that go on (`in_threads`).
+A parked item is tried again, from the beginning, when something puts it into the queue: an event, the repetition of
+one (`Source.resync_s`), `Controller.enqueue`; not when a delay from before is over. A reconcile that takes
+`hung_after_s` is reported, once. One that cancels its own task has failed. A plain function runs in a thread and cannot
+be cancelled, so it cannot have a timeout, and whoever stops the controller has to know of those that go on (`rounds`).
+
+There is a new `Reconciler` in every run, so that what an earlier run left behind, and what its stragglers come to, is
+nothing to it.
 """
 
 from __future__ import annotations
@@ -25,11 +29,13 @@ from functools import partial
 from typing import Any
 
 from ...shards.model.refs import Key
+from ..informers.calls import CallingTask
 from ..workqueue.queue import WorkQueue
 from .errors import TerminalError, is_terminal
 from .parking import Parked, ParkingLot
 from .ports import NoTracing, Reconcile, ReconcileSpan, Requeue, Result, Tracing
-from .statistics import Outcome, Tally
+from .rounds import Round, Rounds
+from .statistics import Outcome
 from .threads import Threads
 
 log = logging.getLogger("shoal.cluster.controller")
@@ -43,55 +49,38 @@ class _TimedOut(Exception):  # noqa: N818 - becomes the text of a failure
 
 
 class Reconciler:
-    """Calls one reconcile function for the workers of one controller."""
+    """Calls one reconcile function for the workers of one run of a controller, whose tasks are `CallingTask`."""
 
     def __init__(
         self,
         name: str,
         reconcile: Reconcile,
+        rounds: Rounds,
         *,
         retries_max: int | None,
         timeout_s: float | None,
-        hung_after_s: float,
         parked_max: int,
         on_parked: Callable[[Parked], object] | None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._name = name
         self._reconcile: Callable[[Key], Any] = reconcile
+        self._rounds = rounds
         self._retries_max = retries_max
         self._timeout_s = timeout_s
-        self._hung_after_s = hung_after_s
         self._on_parked = on_parked
-        self._tracing: Tracing = NoTracing()
+        self._tracing: Tracing = tracing or NoTracing()
         self._async = is_async(reconcile)
         self._threads: Threads | None = None
         self._failures: dict[Key, int] = {}
         """Failures in a row of items that are to be tried again."""
         self._lot = ParkingLot(parked_max)
-        self._began: dict[Key, float] = {}
-        self._hung: set[Key] = set()
-        self.tally = Tally()
-        self._in_threads = 0
-
-    @property
-    def in_threads(self) -> int:
-        """Plain functions that run, those of earlier runs included."""
-        return self._in_threads
+        self._closed = False
 
     @property
     def parked(self) -> Mapping[Key, Parked]:
         """Items that were given up, oldest first."""
         return self._lot.parked
-
-    @property
-    def began(self) -> Mapping[Key, float]:
-        """Reconciles under way, and when they began."""
-        return self._began
-
-    @property
-    def hung(self) -> Sequence[Key]:
-        """Those that have been under way for too long."""
-        return sorted(self._hung)
 
     async def once(
         self,
@@ -106,43 +95,37 @@ class Reconciler:
         Raises:
             CancelledError: the worker was cancelled; the item is not dealt with.
         """
-        loop = asyncio.get_running_loop()
         self._lot.leave(key)
-        began = self._began[key] = loop.time()
-        watch = loop.call_later(self._hung_after_s, self._hangs, key)
+        round_ = self._rounds.begin(key)
         outcome: Outcome = "cancelled"
         try:
             with self._tracing.reconcile(
                 self._name, key, self._failures.get(key, 0), causes, queue_s
             ) as span:
-                outcome, parked = await self._told(span, queue, key, priority)
+                outcome, parked = await self._told(span, queue, round_, priority)
                 if parked is not None:
                     await self._tell_of_parked(parked)
         finally:
-            watch.cancel()
-            del self._began[key]
-            self.tally.ended(outcome, loop.time() - began)
-            if key in self._hung:
-                self._hung.discard(key)
-                log.info("a hung reconcile has ended", extra=self._extra(key, outcome=outcome))
+            self._rounds.end(round_, outcome)
         return outcome
 
     async def _told(
-        self, span: ReconcileSpan, queue: WorkQueue[Key], key: Key, priority: int
+        self, span: ReconcileSpan, queue: WorkQueue[Key], round_: Round, priority: int
     ) -> tuple[Outcome, Parked | None]:
         """The call, what becomes of the item, and a span that is told of both."""
         error: BaseException
+        worker, key = asyncio.current_task(), round_.key
+        assert isinstance(worker, CallingTask)
         try:
-            result = await self._called(key)
+            result = await self._called_by(worker, round_)
             outcome = self._succeeded(queue, key, priority, result)
             again_s = result.requeue_after_s if outcome == "requeue_after" and result is not None else None
             span.ended(outcome, requeue="no" if again_s is None else "after", requeue_after_s=again_s)
         except asyncio.CancelledError as cancelled:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if worker.told_to_end:
                 span.ended("cancelled")
                 raise
-            # Something that the reconcile waited for was cancelled; the worker was not.
+            # Something that the reconcile waited for was cancelled, or it did that itself; the worker was not.
             error = cancelled
         except Exception as failure:  # noqa: BLE001 - whatever it is, it is the item's failure
             error = failure
@@ -153,25 +136,29 @@ class Reconciler:
         span.ended(outcome, error=error, requeue=requeue)
         return outcome, parked
 
-    def begin(self, tracing: Tracing) -> None:
-        """A new run: everything is looked at afresh, and what is gone will not be told of."""
-        self._tracing = tracing
-        self._failures.clear()
-        self._lot.clear()
-
     def close(self) -> None:
-        """No more calls. Threads that run go on to their end."""
+        """No more calls, and nothing is parked. Threads that run go on to their end."""
+        self._closed = True
         if self._threads is not None:
             self._threads.close()
             self._threads = None
 
     # -- calling ---------------------------------------------------------------------------------------------
 
-    async def _called(self, key: Key) -> Result | None:
+    async def _called_by(self, worker: CallingTask, round_: Round) -> Result | None:
+        worker.enter()
+        try:
+            return await self._called(round_)
+        finally:
+            worker.leave()
+            if await worker.take_back():
+                raise asyncio.CancelledError("the reconcile cancelled its own task")
+
+    async def _called(self, round_: Round) -> Result | None:
         if self._async:
-            result = await self._bounded(self._reconcile(key))
+            result = await self._bounded(self._reconcile(round_.key))
         else:
-            result = await self._in_thread(key)
+            result = await self._in_thread(round_)
             if inspect.isawaitable(result):
                 # A plain function that hands back a coroutine: a lambda around an async one.
                 result = await self._bounded(result)
@@ -191,22 +178,15 @@ class Reconciler:
                 raise _TimedOut(f"cancelled after {self._timeout_s:g} s") from error
             raise
 
-    async def _in_thread(self, key: Key) -> Any:
+    async def _in_thread(self, round_: Round) -> Any:
         if self._threads is None:
             self._threads = Threads(f"{self._name}-reconcile")
-        self._in_threads += 1
-        # NB: the count follows the thread, not who waits for it, who may be cancelled.
+        round_.in_thread = True
+        # NB: it ends with the thread, not with who waits for it, who may be cancelled.
         return await self._threads.call(
-            partial(copy_context().run, self._reconcile, key), ended=self._thread_ended
+            partial(copy_context().run, self._reconcile, round_.key),
+            ended=partial(self._rounds.thread_ended, round_),
         )
-
-    def _thread_ended(self) -> None:
-        self._in_threads -= 1
-
-    def _hangs(self, key: Key) -> None:
-        self._hung.add(key)
-        self.tally.hung_total += 1
-        log.warning("a reconcile hangs", extra=self._extra(key, seconds=self._hung_after_s))
 
     # -- what becomes of the item ----------------------------------------------------------------------------
 
@@ -223,7 +203,9 @@ class Reconciler:
     ) -> tuple[Outcome, Parked | None]:
         failures, parked = self._failures.get(key, 0) + 1, None
         terminal = is_terminal(error)
-        if terminal or (self._retries_max is not None and failures > self._retries_max):
+        if not self._closed and (
+            terminal or (self._retries_max is not None and failures > self._retries_max)
+        ):
             parked = self._park(queue, key, failures, error)
         else:
             self._failures[key] = failures
@@ -238,6 +220,8 @@ class Reconciler:
 
     def _park(self, queue: WorkQueue[Key], key: Key, failures: int, error: BaseException) -> Parked:
         queue.forget(key)
+        # What was to come without a reason of its own: a look that an earlier reconcile asked for.
+        queue.discard_delayed(key)
         self._failures.pop(key, None)
         parked = Parked(
             key=key,
@@ -247,7 +231,7 @@ class Reconciler:
             at=asyncio.get_running_loop().time(),
         )
         self._lot.park(parked)
-        self.tally.parked_total += 1
+        self._rounds.tally.parked_total += 1
         log.error(
             "an item is parked until it changes",
             extra=self._extra(key, attempts=failures, error=parked.error),

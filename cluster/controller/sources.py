@@ -62,7 +62,7 @@ class Source:
     informer: InformerLike
     keys: Keys = own_key
     resync_s: float | None = None
-    """Seconds after which every object is told of again; None: never."""
+    """Seconds after which every object is told of again, and with it what was parked is tried again; None: never."""
     queue_max: int = 10_000
     """Events that may wait between the informer and this controller."""
 

@@ -25,7 +25,7 @@ class ControllerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     """How many reconciles may be under way."""
     active: int
-    """How many are."""
+    """How many are, those that go on from an earlier run included."""
     hung: int
     """Of those, how many have been for too long."""
     hung_total: int

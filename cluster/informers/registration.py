@@ -16,14 +16,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from contextvars import ContextVar
 from inspect import isawaitable
-from itertools import count
 from typing import Final, Literal, NamedTuple
 
 from ...shards.model.refs import Key
 from ...shards.store.entries import Entry
 from .arguments import last_of, state_of
+from .calls import CallingTask
 from .delivery import Change, DeliveryQueue
 from .errors import InformerClosed, again
 from .handlers import Callbacks
@@ -41,10 +40,6 @@ CANCEL_S: Final = 5.0
 """For so long a handler that is cancelled is waited for; it may catch that, and go on for ever."""
 
 _State = Literal["open", "draining", "closed"]
-
-_numbers: Final = count(1)
-_within: Final[ContextVar[int]] = ContextVar("shoal_within_call", default=0)
-"""The call that this is a part of: what it starts inherits it. A number, because contexts outlive calls."""
 
 
 class _Call(NamedTuple):
@@ -91,7 +86,6 @@ class Registration:
         self._failure: BaseException | None = None
         self._for_now = False
         self._call: _Call | None = None
-        self._number = 0
         self._hung = False
         self._watchdog: asyncio.TimerHandle | None = None
         self._told = {"add": 0, "update": 0, "delete": 0, "resync": 0}
@@ -102,7 +96,7 @@ class Registration:
         self._thread = HandlerThread(f"handler {name}") if thread else None
         self._resync_s = resync_s
         self._resync = None if resync_s is None else self._loop.call_later(resync_s, self._tell_again)
-        self._task = self._loop.create_task(self._deliver(), name=f"handler {name} of {informer}")
+        self._task = CallingTask(self._deliver(), name=f"handler {name} of {informer}")
         self._task.add_done_callback(self._delivered)
 
     # -- for the informer ------------------------------------------------------------------------------------
@@ -135,7 +129,7 @@ class Registration:
     @property
     def calling(self) -> bool:
         """Whether a call of the handler, which has not returned, asks."""
-        return self._call is not None and _within.get() == self._number
+        return self._call is not None and self._task.within
 
     async def close(self, drain_s: float) -> None:
         """Tells what is pending for so many seconds, then ends; a call that is running then is cancelled."""
@@ -226,7 +220,10 @@ class Registration:
                     await self._wake.wait()
                     self._wake.clear()
                 elif self._thread is not None:
-                    await self._in_thread(self._thread)
+                    if (change := queue.take()) is not None:
+                        self._task.enter()
+                        began = self._loop.time()
+                        await self._await(change, began, self._in_thread(self._thread, change, began))
                 elif (pending := self._burst()) is not None:
                     await self._await(*pending)
                 else:
@@ -234,9 +231,11 @@ class Registration:
         finally:
             self._ended()
 
-    def _burst(self) -> tuple[Change, float, Awaitable[object]] | None:
-        """Calls the handler for some changes; returns early with a call that is to be awaited."""
-        queue, time = self._queue, self._loop.time
+    def _burst(self) -> tuple[Change, float, Awaitable[object] | None] | None:
+        """Calls the handler for some changes; returns early with a call that is to be awaited, or that has cancelled
+        this task.
+        """
+        queue, task, time = self._queue, self._task, self._loop.time
         now = time()
         until = now + BURST_S
         for _ in range(BURST_CHANGES):
@@ -244,12 +243,15 @@ class Registration:
             if change is None or self._state == "closed":
                 break
             began = now
-            self._enter()
+            task.enter()
             outcome = self._tell(change, began)
             now = time()
             # A plain function may return anything: what a lambda's expression gives.
             if outcome is not None and isawaitable(outcome):
                 return change, began, outcome
+            if task.cancelling():
+                return change, began, None
+            task.leave()
             self._account(change, now - began)
             if now > until:
                 break
@@ -282,53 +284,46 @@ class Registration:
             self._raised(change, error)
         return None
 
-    def _enter(self) -> None:
-        """A call begins. This task's context is its own; what the call starts inherits it."""
-        self._number = next(_numbers)
-        _within.set(self._number)
-
     def _is_ended(self, error: BaseException) -> bool:
         """Whether an exception that came out of an await was thrown into this task, and not by the handler."""
         match error:
             case asyncio.CancelledError():
-                return self._task.cancelling() > 0
+                return self._task.told_to_end
             case GeneratorExit():
                 # By the garbage collector, which is no task, or is within another one.
                 return not self._loop.is_running() or asyncio.current_task(self._loop) is not self._task
             case _:
                 return False
 
-    async def _await(self, change: Change, began: float, outcome: Awaitable[object]) -> None:
+    async def _await(self, change: Change, began: float, outcome: Awaitable[object] | None) -> None:
+        """The rest of a call that takes longer, or that has cancelled this task: its failure, and taken back."""
         self._begin(change, began)
+        error: BaseException | None = None
         try:
-            await outcome
-        except BaseException as error:
-            if ends_program(error) or self._is_ended(error):
+            if outcome is not None:
+                await outcome
+        except BaseException as raised:
+            if ends_program(raised) or self._is_ended(raised):
                 raise
-            self._raised(change, error)
+            error = raised
         finally:
             self._call = None
-        self._account(change, self._loop.time() - began)
-
-    async def _in_thread(self, thread: HandlerThread) -> None:
-        change = self._queue.take()
-        if change is None:
-            return
-        began = self._loop.time()
-        self._begin(change, began)
-        outcomes: list[object] = []
-        self._enter()
-        try:
-            error = await thread.call(lambda: outcomes.append(self._tell(change, began)))
-        finally:
-            self._call = None
+            self._task.leave()
+        if await self._task.take_back() and error is None:
+            error = asyncio.CancelledError("the handler cancelled its own task")
         if error is not None:
             self._raised(change, error)
-        outcome = outcomes[0] if outcomes else None
-        if outcome is not None and isawaitable(outcome):
-            await self._await(change, began, outcome)
-        else:
-            self._account(change, self._loop.time() - began)
+        self._account(change, self._loop.time() - began)
+
+    async def _in_thread(self, thread: HandlerThread, change: Change, began: float) -> None:
+        """A call in the handler's thread; what it returns is awaited here, if it can be."""
+        outcomes: list[object] = []
+        error = await thread.call(lambda: outcomes.append(self._tell(change, began)))
+        if error is not None:
+            self._raised(change, error)
+        for outcome in outcomes:
+            if outcome is not None and isawaitable(outcome):
+                await outcome
 
     def _account(self, change: Change, seconds: float) -> None:
         """A change has been told."""

@@ -42,6 +42,8 @@ class _Round(msgspec.Struct, Generic[T]):
     taken_at: float
     dirty: Waiting[T] | None = None
     """It was added again: what will wait once the round is done."""
+    by_delay: bool = False
+    """It was so only because a delay was over."""
 
 
 class QueueCore(Generic[T]):
@@ -117,6 +119,15 @@ class QueueCore(Generic[T]):
         """The limiter forgets the item's failures. A delay it waits for stays."""
         self._limiter.forget(item)
 
+    def discard_delayed(self, item: T) -> None:
+        """The item does not come because of a delay, be that over or not. Only if it is not waiting for a worker yet:
+        what waits stays, and so does what was added without a delay.
+        """
+        self._delays.discard(item)
+        current = self._rounds.get(item)
+        if current is not None and current.by_delay:
+            current.dirty, current.by_delay = None, False
+
     def requeues(self, item: T) -> int:
         """Failures that the limiter counts for the item."""
         return self._limiter.requeues(item)
@@ -124,9 +135,9 @@ class QueueCore(Generic[T]):
     def advance(self, now: float) -> int:
         """Adds what has become ready; how many items more there are for workers."""
         ready = self._delays.due(now)
-        return sum(self._add(one.item, one.group, now, one.priority) for one in ready)
+        return sum(self._add(one.item, one.group, now, one.priority, by_delay=True) for one in ready)
 
-    def _add(self, item: T, group: Hashable, now: float, priority: int) -> bool:
+    def _add(self, item: T, group: Hashable, now: float, priority: int, *, by_delay: bool = False) -> bool:
         known = self._waiting.get(item)
         if known is not None:
             if priority > known.priority:
@@ -134,6 +145,7 @@ class QueueCore(Generic[T]):
             return False
         current = self._rounds.get(item)
         if current is not None:
+            current.by_delay = by_delay and (current.by_delay or current.dirty is None)
             if current.dirty is None:
                 self._adds += 1
                 current.dirty = Waiting(item, group, priority, now)

@@ -27,7 +27,7 @@ class Delayed(msgspec.Struct, Generic[T]):
     priority: int
     ready_at: float
     moved: bool = False
-    """A leftover: the item is ready earlier."""
+    """A leftover: the item is ready earlier, or not at all."""
 
 
 class Delays(Generic[T]):
@@ -61,6 +61,9 @@ class Delays(Generic[T]):
         # NB: the count keeps items of one moment in order and never lets the heap compare items.
         self._count += 1
         heappush(self._heap, (delayed.ready_at, self._count, delayed))
+        self._sweep()
+
+    def _sweep(self) -> None:
         if len(self._heap) > 2 * len(self._known) + LEFTOVERS_MAX:
             self._heap = [entry for entry in self._heap if not entry[2].moved]
             heapify(self._heap)
@@ -75,6 +78,13 @@ class Delays(Generic[T]):
                 del self._known[delayed.item]
                 found.append(delayed)
         return found
+
+    def discard(self, item: T) -> None:
+        """The item does not become ready, if it was to."""
+        known = self._known.pop(item, None)
+        if known is not None:
+            known.moved = True
+            self._sweep()
 
     def clear(self) -> None:
         """Forgets all of them."""

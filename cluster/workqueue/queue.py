@@ -89,6 +89,12 @@ class WorkQueue(Generic[T]):
         """The item succeeded, or is given up: its failures no longer count. It stays in the queue if it is there."""
         self._core.forget(item)
 
+    def discard_delayed(self, item: T) -> None:
+        """The item does not come because of `add_after` or `add_rate_limited`. What waits for a worker stays, and so
+        does what was added at once.
+        """
+        self._core.discard_delayed(item)
+
     def requeues(self, item: T) -> int:
         """Failures of the item since it was last forgotten, as its limiter counts them."""
         return self._core.requeues(item)

@@ -41,7 +41,9 @@ def main() -> None:
     "--alertmanager", "alertmanagers", multiple=True, metavar="URL", help="Alert there; may be repeated."
 )
 @click.option("--webhook", "webhooks", multiple=True, metavar="URL", help="A Slack-style incoming webhook.")
-@click.option("--state-file", metavar="FILE", help="Keep last good states here over restarts.")
+@click.option(
+    "--state-file", metavar="FILE", help="Keep here what is good, and what was told, over restarts."
+)
 @click.option("--audit-file", metavar="FILE", help="Add a line for each rollback.")
 def run(
     *,

@@ -3,7 +3,7 @@
 =========================  ========================================================================= ==============
 check                      what                                                                       severity
 =========================  ========================================================================= ==============
-route_down                 no such service or port, no EndpointSlice, no ready endpoint               critical *
+route_down                 no such service or port, no EndpointSlice, no ready endpoint with the port critical *
 production_route_removed   a production route that was good is not there                              critical
 policy_relaxed             laxer than its last good state, or deleted while its route is there        critical *
 limit_out_of_bounds        a limit outside of the declared bounds                                     critical *
@@ -22,7 +22,7 @@ import msgspec
 
 from .diff import Change, diff, shown
 from .documents import ABSENT, dig, number, parts, plain, within
-from .facts import GatewayFacts, Place
+from .facts import Endpoint, GatewayFacts, Place, ServiceFacts
 from .findings import Finding, Severity, Subject
 from .lastgood import GoodState
 from .relaxation import relaxed
@@ -91,26 +91,48 @@ def _why_down(view: View, facts: GatewayFacts, service: Place) -> tuple[str, tup
     if known is not None and port is not None and known.ports and port not in known.ports:
         ports = ", ".join(sorted(map(str, known.ports)))
         return f"service {service} has no port {port}", (f"its ports: {ports}",)
-    endpoints = view.endpoints(service)
-    if endpoints is None and (known is None or SLICES in view.unseen):
+    slices = view.slices_of(service)
+    if not slices and (known is None or SLICES in view.unseen):
         return (
             "",
             (),
         )  # a service that is not seen may be a name elsewhere, and slices that are not seen may be ready
     unseen = () if known is not None else (f"service {service}: not known, {SERVICES} cannot be read",)
-    if endpoints is None:
+    if not slices:
         return f"service {service} has no EndpointSlice", _selected_pods(view, service)
+    names = _port_names(known, port)
+    counted = [one for one in slices if not names or not one.ports or names & one.ports]
+    endpoints = [endpoint for one in counted for endpoint in one.endpoints]
+    others = sum(len(one.endpoints) for one in slices) - len(endpoints)
     if any(endpoint.ready for endpoint in endpoints):
         return "", ()
+    if not endpoints and others:
+        theirs = ", ".join(sorted({name or "one without a name" for one in slices for name in one.ports}))
+        lines = (f"ports of its endpoints: {theirs}", *_selected_pods(view, service))
+        return f"no endpoint of service {service} has port {port}", lines
     if not endpoints:
         return f"service {service} has no endpoints", (*unseen, *_selected_pods(view, service))
+    explained = (*unseen, *_endpoint_lines(view, endpoints))
+    if others:
+        count = f"{others} endpoints" if others > 1 else "1 endpoint"
+        explained = (*explained, f"without port {port}, so not counted: {count}")
+    return f"none of the {len(endpoints)} endpoints of service {service} is ready", explained
+
+
+def _port_names(service: ServiceFacts | None, port: int | str | None) -> frozenset[str]:
+    """What slices call the port that a route leads to; empty if any will do, or nobody knows."""
+    return frozenset() if service is None or port is None else service.ports.get(port, frozenset())
+
+
+def _endpoint_lines(view: View, endpoints: list[Endpoint]) -> list[str]:
+    """What each of them is not ready for."""
     pods = tuple(sorted({one.pod for one in endpoints if one.pod is not None}))
     lines = [_pod_line(view, pod) for pod in pods[: view.settings.pods_shown]]
     if len(pods) > len(lines):
         lines.append(f"and {len(pods) - len(lines)} more pods")
     unnamed = sorted(one.address for one in endpoints if one.pod is None)
     lines += [f"address {address}: not ready" for address in unnamed[: view.settings.pods_shown]]
-    return f"none of the {len(endpoints)} endpoints of service {service} is ready", (*unseen, *lines)
+    return lines
 
 
 def _pod_line(view: View, pod: Place) -> str:

@@ -3,7 +3,8 @@
 `Model.take` may be given deliveries in any order, several times, late: the same deliveries lead to the same world, the
 same good states and the same findings (`world`, `lastgood` say how). `Model.evaluate` then looks at what may have
 changed since the last time. Which findings there are is a function of what is known (`checks`); the only thing the
-model remembers about a finding is since when.
+model remembers about a finding is since when. That it may also be given, of findings from before a restart
+(`remembered`): one that is found again has lasted since then, and one that is not is over, once it could have been.
 
 Nothing is evaluated before its resource is `complete`, and all that it is measured against: a route whose service is
 not known *yet* is not down. What is `out_of_sight` is not waited for: judged is what follows from the rest.
@@ -11,14 +12,14 @@ not known *yet* is not down. What is `out_of_sight` is not waited for: judged is
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
 from .checks import findings_of
 from .documents import Document
 from .facts import Place
-from .findings import Changed, Finding, Identity, Opened, Resolved, Subject, Transition
+from .findings import Changed, Check, Finding, Identity, Opened, Resolved, Subject, Transition
 from .lastgood import LastGood
 from .settings import Checks
 from .view import PODS, SERVICES, SLICES, View
@@ -33,11 +34,20 @@ class Model:
     """
 
     def __init__(
-        self, settings: Checks | None = None, good: LastGood | None = None, *, incomplete: Iterable[str] = ()
+        self,
+        settings: Checks | None = None,
+        good: LastGood | None = None,
+        *,
+        incomplete: Iterable[str] = (),
+        remembered: Mapping[Identity, Finding] | None = None,
     ) -> None:
         self.settings = settings or Checks()
         self.good = good if good is not None else LastGood()
         self.view = View(self.settings, self.good)
+        self._remembered = dict(remembered or {})
+        """Findings from before a restart, until they are found again or are over."""
+        self._looked_for: set[Check] = set()
+        """Checks whose findings have been found by now, if they are there."""
         self._open: dict[Identity, Finding] = {}
         self._by_subject: dict[Subject, set[Identity]] = {}
         self._noted: dict[Identity, Finding | None] = {}
@@ -92,9 +102,15 @@ class Model:
                 self.take(Delivery(resource, place, version, {}, deleted=True), now)
         register.expire(now + 1)
 
-    def complete(self, resource: str) -> None:
-        """Everything there is of the resource has been delivered, or there is no such resource."""
-        self._incomplete.discard(resource)
+    def complete(self, *resources: str) -> None:
+        """Everything there is of these resources has been delivered, or there are no such resources."""
+        self._incomplete.difference_update(resources)
+
+    def looked_for(self, checks: Collection[Check]) -> None:
+        """Everything was looked at that these checks look at, but for what is not complete: what is remembered of them
+        and has not been found by the next evaluation is over.
+        """
+        self._looked_for.update(checks)
 
     def out_of_sight(self, resource: str, unseen: bool) -> None:  # noqa: FBT001 - read as a sentence
         """The resource cannot be read, or can be again. Meanwhile nothing follows from an object not being there."""
@@ -127,7 +143,15 @@ class Model:
         noted, self._noted = self._noted, {}
         for identity, finding in sorted(noted.items(), key=lambda item: item[0]):
             transitions += self._moved(identity, finding, now)
-        return transitions
+        return [*transitions, *self._not_found_again(now)]
+
+    def _not_found_again(self, now: float) -> list[Transition]:
+        over = [
+            identity
+            for identity in sorted(self._remembered)
+            if identity.check in self._looked_for and not self._waits_for(identity.subject)
+        ]
+        return [Resolved(self._remembered.pop(identity), now) for identity in over]
 
     def _waits_for(self, subject: Subject) -> set[str]:
         """Resources that are not known well enough to judge it."""
@@ -154,7 +178,10 @@ class Model:
             self._open.pop(identity, None)
             return [] if known is None else [Resolved(known, now)]
         if known is None:
-            self._open[identity] = opened = msgspec.structs.replace(finding, since=now)
+            remembered = self._remembered.pop(identity, None)
+            # Not after now: the clock may have been set.
+            since = now if remembered is None else min(remembered.since, now)
+            self._open[identity] = opened = msgspec.structs.replace(finding, since=since)
             return [Opened(opened)]
         if known.says_the_same_as(finding):
             return []

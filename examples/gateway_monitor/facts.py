@@ -43,6 +43,8 @@ class SliceFacts(msgspec.Struct, frozen=True):
     """An EndpointSlice."""
 
     service: Place | None
+    ports: frozenset[str]
+    """Names of the ports that all its endpoints have, "" for one without a name; empty: it does not say."""
     endpoints: tuple[Endpoint, ...]
 
 
@@ -52,8 +54,8 @@ class ServiceFacts(msgspec.Struct, frozen=True):
     external: bool
     """It is a name elsewhere: there are no endpoints to look at."""
     selector: Mapping[str, str]
-    ports: frozenset[int | str]
-    """Numbers and names."""
+    ports: Mapping[int | str, frozenset[str]]
+    """By number and by name: names of the ports meant, "" for one without a name. Two protocols may share a number."""
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         """A pod with these labels is behind it. A service without a selector selects nothing."""
@@ -128,17 +130,17 @@ def _is_number(written: str) -> bool:
 
 def service_facts(document: Document) -> ServiceFacts:
     """Of a Service."""
-    ports: set[int | str] = set()
+    ports: dict[int | str, frozenset[str]] = {}
     for port in items(document, "spec", "ports"):
         number, name = dig(port, "port"), text(port, "name")
         if isinstance(number, int) and not isinstance(number, bool):
-            ports.add(number)
+            ports[number] = ports.get(number, frozenset()) | {name}
         if name:
-            ports.add(name)
+            ports[name] = frozenset({name})
     return ServiceFacts(
         external=text(document, "spec", "type") == "ExternalName",
         selector=texts(document, "spec", "selector"),
-        ports=frozenset(ports),
+        ports=ports,
     )
 
 
@@ -148,6 +150,7 @@ def slice_facts(document: Document) -> SliceFacts:
     service = texts(document, "metadata", "labels").get(SERVICE_NAME)
     return SliceFacts(
         service=Place(namespace, service) if service else None,
+        ports=frozenset(text(port, "name") for port in items(document, "ports")),
         endpoints=tuple(_endpoint(one, namespace) for one in items(document, "endpoints")),
     )
 

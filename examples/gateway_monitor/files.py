@@ -1,4 +1,6 @@
-"""The two files of the monitor: last good states (replaced as a whole) and the audit (added to)."""
+"""The two files of the monitor: its state, last good states and what was told (replaced as a whole); and the audit
+(added to).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from .lastgood import LastGood, StateInvalid
+from .told import Told
 
 log = logging.getLogger("gateway_monitor.files")
 
@@ -31,6 +34,24 @@ def read_state(path: str) -> LastGood:
         raise StateInvalid(
             f"the state file {path} cannot be used: {error}; move it away to start anew"
         ) from error
+
+
+def read_told(path: str) -> Told:
+    """What people were told, of a file that `read_state` could read; nothing if there is no such file yet.
+
+    Never an error: without it people are told again, while nothing can take the place of a last good state.
+    """
+    try:
+        return Told.decode(Path(path).read_bytes())
+    except FileNotFoundError:
+        return Told()
+    except (OSError, StateInvalid) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        log.warning(
+            "what was told before is not known; what is open is told again",
+            extra={"path": path, "reason": reason},
+        )
+        return Told()
 
 
 def write_state(path: str, encoded: bytes) -> None:

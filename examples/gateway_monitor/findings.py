@@ -7,7 +7,7 @@ looked at, by whichever monitor, before and after a restart. Its text may change
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import msgspec
 
@@ -28,6 +28,9 @@ Restorable: TypeAlias = Literal[
     "policy_relaxed", "limit_out_of_bounds", "production_route_removed", "field_changed"
 ]
 """Checks that compare with the last good state, or with bounds: what can be put back."""
+CHECKS: tuple[Check, ...] = get_args(Check)
+NOTED: tuple[Check, ...] = ("rollback_proposed", "rollback_done", "rollback_suspended", "resource_unreadable")
+"""Checks that do not follow from objects: whoever finds them out notes them."""
 Severity: TypeAlias = Literal["critical", "warning", "info"]
 
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
@@ -88,6 +91,15 @@ class Identity(msgspec.Struct, frozen=True, order=True):
 
     check: Check
     subject: Subject
+
+
+class Telling(msgspec.Struct, frozen=True):
+    """A receiver was told of a finding."""
+
+    finding: Finding
+    """As it was told last."""
+    at: float
+    """Seconds since 1970."""
 
 
 class Opened(msgspec.Struct, frozen=True):

@@ -9,17 +9,21 @@ A group is a severity and a namespace. What happens to a finding, from left to r
 - A change is told if it is one of severity, summary or diff. Other details, such as which pods are not ready, change
   all the time while things are bad; they wait for the next repetition.
 - A group that is due takes along whatever else waits in it.
+- What was told before a restart says nothing until it is found again, or is over. Found again as it was told, it is
+  only to be repeated; with another text, or over, it is told as if there had been no restart.
+
+Each receiver has a grouper of its own, because after a restart some may know what others do not.
 
 The number of findings is bounded by the number of objects, and so is what is remembered here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from .findings import Changed, Check, Finding, Identity, Opened, Resolved, Severity, Transition
+from .findings import Changed, Check, Finding, Identity, Opened, Resolved, Severity, Telling, Transition
 
 
 class Group(msgspec.Struct, frozen=True, order=True):
@@ -52,34 +56,53 @@ class _Member(msgspec.Struct):
     told: Finding | None = None
     """As it was told last."""
     over: Resolved | None = None
+    awaited: bool = False
+    """It was told before a restart; nobody has looked since."""
 
 
 class Grouper:
     """Gathers transitions to notifications."""
 
-    def __init__(self, *, group_wait_s: float, repeat_s: float, hold_s: Mapping[Check, float]) -> None:
+    def __init__(
+        self,
+        *,
+        group_wait_s: float,
+        repeat_s: float,
+        hold_s: Mapping[Check, float],
+        told: Iterable[Telling] = (),
+    ) -> None:
+        """`told` was told before, and not its end."""
         self._group_wait_s = group_wait_s
         self._repeat_s = repeat_s
         self._hold_s = hold_s
         self._groups: dict[Group, dict[Identity, _Member]] = {}
         self._group_of: dict[Identity, Group] = {}
+        for telling in told:
+            finding = telling.finding
+            group = _group_of(finding)
+            self._groups.setdefault(group, {})[finding.identity] = _Member(
+                finding, telling.at + repeat_s, finding, awaited=True
+            )
+            self._group_of[finding.identity] = group
 
     @property
     def next_at(self) -> float | None:
         """When `due` will have something to say; None: not before something happens."""
-        return min(
-            (member.due for members in self._groups.values() for member in members.values()), default=None
-        )
+        return min((member.due for member in self._members() if not member.awaited), default=None)
 
     @property
     def told(self) -> list[Finding]:
-        """Findings that somebody was told of and that are not over."""
+        """Findings that somebody was told of and that are not over; those of before a restart if they were found."""
         return [
             member.told
-            for members in self._groups.values()
-            for member in members.values()
-            if member.told is not None and member.over is None
+            for member in self._members()
+            if member.told is not None and member.over is None and not member.awaited
         ]
+
+    @property
+    def awaited(self) -> list[Finding]:
+        """Findings that somebody was told of before a restart, and of which it is not known whether they last."""
+        return [member.finding for member in self._members() if member.awaited]
 
     def offer(self, transitions: Iterable[Transition], now: float) -> None:
         """Something happened to findings."""
@@ -95,7 +118,7 @@ class Grouper:
         made = []
         for group in sorted(self._groups):
             members = self._groups[group]
-            if any(member.due <= now for member in members.values()):
+            if any(member.due <= now and not member.awaited for member in members.values()):
                 notification = self._told(group, members, now)
                 if notification.firing or notification.resolved:
                     made.append(notification)
@@ -105,9 +128,12 @@ class Grouper:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
+    def _members(self) -> Iterable[_Member]:
+        return (member for members in self._groups.values() for member in members.values())
+
     def _present(self, finding: Finding, now: float) -> None:
         identity = finding.identity
-        group = Group(finding.severity, finding.subject.namespace)
+        group = _group_of(finding)
         before = self._group_of.get(identity)
         if before is not None and before != group:
             # Of another severity now: it leaves its group as if it was over, and comes new into the other.
@@ -122,6 +148,10 @@ class Grouper:
         member.finding, was_over, member.over = finding, member.over is not None, None
         if member.told is None:
             return
+        if member.awaited:
+            # Not at once if it is late, so that others come along; nor never, should the clock have gone back.
+            member.awaited = False
+            member.due = min(max(member.due, now + self._group_wait_s), now + self._repeat_s)
         if _worth_telling(member.told, finding):
             member.due = min(member.due, now + self._group_wait_s)
         elif was_over:
@@ -139,6 +169,9 @@ class Grouper:
             if not members:
                 del self._groups[group]
             return
+        if member.awaited:
+            # As this receiver knows it: others may have been told something newer.
+            resolved, member.awaited = Resolved(member.finding, resolved.at), False
         member.over = resolved
         member.due = now + self._group_wait_s
         # Looked up again if it comes back before this was told.
@@ -154,7 +187,7 @@ class Grouper:
                 del members[identity]
                 if self._group_of.get(identity) == group:
                     del self._group_of[identity]
-            elif member.due <= now or self._waits(member, now):
+            elif not member.awaited and (member.due <= now or self._waits(member, now)):
                 new = new or member.told is None or _worth_telling(member.told, member.finding)
                 firing.append(member.finding)
                 member.told, member.due = member.finding, now + self._repeat_s
@@ -168,17 +201,24 @@ class Grouper:
         return now >= member.finding.since + self._hold_s.get(member.finding.check, 0.0)
 
 
+def _group_of(finding: Finding) -> Group:
+    return Group(finding.severity, finding.subject.namespace)
+
+
 def _worth_telling(told: Finding, finding: Finding) -> bool:
     return (told.severity, told.summary, told.changes) != (finding.severity, finding.summary, finding.changes)
 
 
-def merged(earlier: Notification, later: Notification) -> Notification:
-    """One notification for two of the same group, the earlier of which has not been delivered."""
+def merged(earlier: Notification, later: Notification, *, known: Collection[Identity] = ()) -> Notification:
+    """One notification for two of the same group, the earlier of which has not been delivered.
+
+    `known` are findings that the receiver has heard of all the same, before.
+    """
     firing = {finding.identity: finding for finding in earlier.firing}
     resolved = {one.finding.identity: one for one in earlier.resolved}
     for one in later.resolved:
         # Nobody has heard that it was there, unless its beginning was told before.
-        if firing.pop(one.finding.identity, None) is None:
+        if firing.pop(one.finding.identity, None) is None or one.finding.identity in known:
             resolved[one.finding.identity] = one
     for finding in later.firing:
         firing[finding.identity] = finding

@@ -22,8 +22,10 @@ import msgspec
 
 from .facts import Approval, GatewayFacts, Place
 
-FORMAT = "shoal-gateway-monitor/1"
+FORMAT = "shoal-gateway-monitor/2"
 """Of the state file. Another one is not read: better no last good state than a wrong one."""
+EARLIER = ("shoal-gateway-monitor/1",)
+"""Formats whose good states are the same. The first had nothing of what people were told (`told`)."""
 LIVES_MAX = 8
 """Of one name: objects that were deleted and made again."""
 
@@ -66,6 +68,12 @@ class _Entry(msgspec.Struct, frozen=True):
 class _File(msgspec.Struct, frozen=True):
     format: str
     states: tuple[_Entry, ...] = ()
+
+
+class _Written(msgspec.Struct, frozen=True):
+    format: str
+    told: tuple[msgspec.Struct, ...]
+    states: tuple[_Entry, ...]
 
 
 class LastGood:
@@ -122,17 +130,17 @@ class LastGood:
         for (resource, place), lives in self._lives.items():
             yield resource, place, max(lives.values(), key=_rank)
 
-    def encode(self) -> bytes:
-        """For a file."""
+    def encode(self, told: tuple[msgspec.Struct, ...] = ()) -> bytes:
+        """For a file, with what people were `told`."""
         entries = tuple(
             _Entry(resource, place, state.version, state.facts)
             for resource, place, state in sorted(self.items(), key=lambda item: item[:2])
         )
-        return msgspec.json.format(msgspec.json.encode(_File(FORMAT, entries)), indent=1) + b"\n"
+        return msgspec.json.format(msgspec.json.encode(_Written(FORMAT, told, entries)), indent=1) + b"\n"
 
     @classmethod
     def decode(cls, encoded: bytes) -> LastGood:
-        """From a file.
+        """From a file; what it has of what people were told is not looked at.
 
         Raises:
             StateInvalid: it is damaged, or of another format.
@@ -140,7 +148,7 @@ class LastGood:
         try:
             found: Any = msgspec.json.decode(encoded)
             spoken = found.get("format") if isinstance(found, dict) else None
-            if spoken != FORMAT:
+            if spoken not in (FORMAT, *EARLIER):
                 raise StateInvalid(f"its format is {spoken!r}: expected {FORMAT!r}")
             file = msgspec.convert(found, _File)
         except (msgspec.MsgspecError, UnicodeDecodeError) as error:

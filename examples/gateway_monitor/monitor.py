@@ -25,13 +25,15 @@ import shoal
 
 from .alerts import Alerting
 from .correlation import Model, delivery_of
-from .files import read_state, write_state
-from .findings import Finding, Identity, Subject, Transition
+from .files import read_state, read_told
+from .findings import CHECKS, NOTED, Finding, Identity, Subject, Transition
+from .keeping import StateFile
 from .outbox import Receiver
 from .posting import Poster
 from .rollback import AuditLine, ClientWriter, Rollbacks
 from .served import Unanswered, served
 from .settings import Settings
+from .told import Told
 from .view import PODS, SERVICES, SLICES
 
 log = logging.getLogger("gateway_monitor")
@@ -77,7 +79,23 @@ class Monitor:
         good = read_state(settings.state_file) if settings.state_file else None
         remembered = () if good is None else {resource for resource, _, _ in good.items()}
         routes = f"{settings.checks.routes}.{settings.checks.group}"
-        self.model = Model(settings.checks, good, incomplete={*FOLLOWED, routes, *remembered})
+        self._told = read_told(settings.state_file) if settings.state_file else Told()
+        told = self._told.findings()
+        self._told_of = {
+            one.subject.resource
+            for one in told
+            if one.subject.resource.endswith(f".{settings.checks.group}") and "*" not in one.subject.resource
+        }
+        """Kinds of the group that people were told something about."""
+        self.model = Model(
+            settings.checks,
+            good,
+            incomplete={*FOLLOWED, routes, *remembered, *self._told_of},
+            remembered=told,
+        )
+        self._state_file = StateFile(
+            settings.state_file, self.model.good, self._told, every_s=settings.save_s
+        )
         self.ready = asyncio.Event()
         """Everything there was at first has been looked at, or is known to be out of sight."""
         self._client = client
@@ -91,7 +109,6 @@ class Monitor:
         self._listing: dict[str, asyncio.Task[None]] = {}
         """By resource: done once everything there was has been handed to the model."""
         self._went_back: dict[str, int] = {}
-        self._saved = 0
         self._complete = False
         self._delivered = asyncio.Event()
         self._group_judged = asyncio.Event()
@@ -110,9 +127,16 @@ class Monitor:
     async def run(self) -> None:
         """Monitors until cancelled; then tells what there is still to tell, and saves."""
         settings = self._settings
+        if told := len(self._told.findings()):
+            log.info("people were told of findings before", extra={"findings": told})
         async with Poster(settings.alerts.timeout_s) as poster:
             alerting = Alerting(
-                settings.alerts, poster, links=self._links, now=self._now, more=self._receivers
+                settings.alerts,
+                poster,
+                links=self._links,
+                now=self._now,
+                more=self._receivers,
+                told=self._told,
             )
             rollbacks = Rollbacks(
                 settings.rollback,
@@ -128,7 +152,7 @@ class Monitor:
                     group.create_task(alerting.run(), name="alerts")
                     group.create_task(rollbacks.run(), name="rollbacks")
                     group.create_task(self._evaluating(alerting, rollbacks), name="evaluate")
-                    group.create_task(self._saving(), name="save")
+                    group.create_task(self._state_file.run(), name="save")
                     group.create_task(self._watching_over(), name="health")
                     for resource, asked in FOLLOWED.items():
                         self._listing[resource] = group.create_task(
@@ -137,12 +161,13 @@ class Monitor:
                     group.create_task(self._discovering(group), name="discover")
                     group.create_task(self._knowing_the_group(), name="know the group")
                     group.create_task(self._starting(), name="start")
+                    group.create_task(self._noting_again(), name="note again")
             finally:
                 for informer in self._informers.values():
                     # The client may have been closed before, and its informers with it.
                     with contextlib.suppress(ValueError):
                         informer.release()
-                self._save()
+                self._state_file.save()
 
     # -- following -------------------------------------------------------------------------------------------
 
@@ -209,15 +234,14 @@ class Monitor:
                     self._warn_of_unserved(kinds)
                     warned = True
                 late = sorted(f"{kind}.{group}" for kind in kinds if "/" not in kind)
-                for resource in {routes, *remembered} - set(late) - set(self._listing):
-                    self.model.complete(resource)
+                self.model.complete(*({routes, *remembered} - set(late) - set(self._listing)))
                 late = [one for one in late if one in {routes, *remembered} - set(self._listing)]
                 why = f"discovery has not told of {', '.join(late)} yet" if late else ""
-            elif not why and remembered:
+            elif not why and len(self.model.good):
                 why = f"the group is not served; {len(self.model.good)} objects of it are remembered"
             elif not why:
-                # Never heard of: it may come, and then its kinds are told of.
-                self.model.complete(routes)
+                # Never heard of, or nothing good: it may come, and then its kinds are told of.
+                self.model.complete(routes, *remembered)
             waits = kinds is not None and why and loop.time() < began + GRACE_S
             if not waits:
                 self._judge_group(identity, why)
@@ -251,7 +275,7 @@ class Monitor:
                 )
 
     def _remembered(self) -> set[str]:
-        return {resource for resource, _, _ in self.model.good.items()}
+        return {*self._told_of, *(resource for resource, _, _ in self.model.good.items())}
 
     # -- evaluating ------------------------------------------------------------------------------------------
 
@@ -265,6 +289,8 @@ class Monitor:
                 pass
             self._delivered.clear()
             complete = self._complete
+            if complete:
+                self.model.looked_for(set(CHECKS) - set(NOTED))
             transitions = self.model.evaluate(self._now())
             if transitions:
                 alerting.offer(transitions)
@@ -275,7 +301,16 @@ class Monitor:
                 log.info(
                     "everything is known", extra={"resources": len(self._informers), "objects": self.objects}
                 )
+                alerting.known()
                 self.ready.set()
+
+    async def _noting_again(self) -> None:
+        """Says when what does not follow from objects has been noted again, if it is still so."""
+        await self.ready.wait()
+        rollback = self._settings.rollback
+        await asyncio.sleep(HEALTH_S + rollback.delay_s + rollback.timeout_s)
+        self.model.looked_for(NOTED)
+        self._delivered.set()
 
     # -- looking after itself --------------------------------------------------------------------------------
 
@@ -309,33 +344,6 @@ class Monitor:
             self.model.withdraw(Identity("resource_unreadable", subject))
         if self.model.dirty:
             self._delivered.set()
-
-    # -- keeping ---------------------------------------------------------------------------------------------
-
-    async def _saving(self) -> None:
-        while True:
-            await asyncio.sleep(self._settings.save_s)
-            if self._settings.state_file:
-                await asyncio.to_thread(self._save_encoded, *self._unsaved())
-
-    def _save(self) -> None:
-        if self._settings.state_file:
-            self._save_encoded(*self._unsaved())
-
-    def _unsaved(self) -> tuple[bytes | None, int]:
-        changes = self.model.good.changes
-        return (None if changes == self._saved else self.model.good.encode()), changes
-
-    def _save_encoded(self, encoded: bytes | None, changes: int) -> None:
-        if encoded is None:
-            return
-        try:
-            write_state(self._settings.state_file, encoded)
-        except OSError as error:
-            extra = {"path": self._settings.state_file, "reason": error.strerror}
-            log.error("state file not written", extra=extra)  # noqa: TRY400 - the reason says it all
-        else:
-            self._saved = changes
 
 
 def _unreadable(subject: Subject, summary: str, why: str, *, api_version: str = "") -> Finding:

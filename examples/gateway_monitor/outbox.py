@@ -2,13 +2,15 @@
 
 What fails is tried again with growing delays, or when the receiver says so (Retry-After, which holds for everything
 that it is to be sent), and given up after `give_up_s`. While it waits, newer notifications of the same group are merged
-into it: an outbox holds at most one for each group, and at most `groups_max` groups.
+into it: an outbox holds at most one for each group, and at most `groups_max` groups. What was taken is written down in
+`told`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
@@ -19,6 +21,7 @@ import shoal
 from .findings import Finding
 from .grouping import Group, Notification, merged
 from .settings import Alerts
+from .told import Heard
 
 log = logging.getLogger("gateway_monitor.alerts")
 
@@ -81,13 +84,24 @@ class Outbox:
     """Notifications on their way to one receiver."""
 
     def __init__(
-        self, receiver: Receiver, settings: Alerts, *, name: str = "", repeating: Repeating | None = None
+        self,
+        receiver: Receiver,
+        settings: Alerts,
+        *,
+        name: str = "",
+        repeating: Repeating | None = None,
+        heard: Heard | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
-        """`name` is for logs and metrics; empty: the receiver's. `repeating` is the same receiver, if it is one."""
+        """`name` is for logs and metrics; empty: the receiver's. `repeating` is the same receiver, if it is one.
+        `heard` is what it was told before and takes what it is told; `now` the wall clock.
+        """
         self.name = name or receiver.name
         self.counts = Counts()
         self._receiver = receiver
         self._repeating = repeating
+        self._heard = heard if heard is not None else Heard()
+        self._now = now
         self._current: Current | None = None
         self._not_before = float("-inf")
         """The loop's time before which the receiver does not want to be sent anything."""
@@ -106,7 +120,7 @@ class Outbox:
         if earlier is None:
             self._pending[group] = (notification, asyncio.get_running_loop().time())
         else:
-            self._pending[group] = (merged(earlier[0], notification), earlier[1])
+            self._pending[group] = (self._merged(earlier[0], notification), earlier[1])
         while len(self._pending) > self._settings.groups_max:
             self._drop(next(iter(self._pending)), "too many groups wait")
         self._queue.add(group)
@@ -139,6 +153,7 @@ class Outbox:
     async def _send_again(self) -> None:
         if self._repeating is None or self._current is None:
             return
+        before = self._current()
         try:
             await self._repeating.send_again(self._current)
         except Refused as error:
@@ -147,6 +162,10 @@ class Outbox:
             log.warning("alerts not sent again", extra=extra)
         except Exception:
             log.exception("receiver failed", extra={"receiver": self.name})
+        else:
+            # What has ended or changed meanwhile may not have been among it, and is told of in its turn.
+            current = set(self._current())
+            self._heard.lasting((one for one in before if one in current), self._now())
 
     def _leave_alone(self, error: Refused) -> float | None:
         """For as long as the receiver said, if it did."""
@@ -172,6 +191,7 @@ class Outbox:
             self._failed(notification, since, Refused(f"{type(error).__name__}: {error}"))
         else:
             self.counts.delivered += 1
+            self._heard.delivered(notification, self._now())
             self._queue.forget(group)
 
     def _failed(self, notification: Notification, since: float, error: Refused) -> None:
@@ -180,7 +200,10 @@ class Outbox:
         group = notification.group
         newer = self._pending.get(group)
         # What came meanwhile is newer than what was tried.
-        self._pending[group] = (notification if newer is None else merged(notification, newer[0]), since)
+        self._pending[group] = (
+            notification if newer is None else self._merged(notification, newer[0]),
+            since,
+        )
         too_old = asyncio.get_running_loop().time() - since > self._settings.give_up_s
         extra = {"receiver": self.name, "group": str(group), "reason": str(error)}
         if error.final or too_old:
@@ -192,9 +215,13 @@ class Outbox:
         else:
             self._queue.add_after(group, wait_s)
 
+    def _merged(self, earlier: Notification, later: Notification) -> Notification:
+        return merged(earlier, later, known=self._heard.identities)
+
     def _drop(self, group: Group, reason: str) -> None:
         notification, _ = self._pending.pop(group)
         self.counts.dropped += 1
+        self._heard.given_up(notification)
         self._queue.forget(group)
         told = [finding.summary for finding in notification.firing]
         log.error(

@@ -285,7 +285,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     alerts: Alerts = Alerts()
     rollback: Rollback = Rollback()
     state_file: str = ""
-    """Where last good states are kept over restarts; empty: in memory alone."""
+    """Where last good states, and what people were told, are kept over restarts; empty: in memory alone."""
     audit_file: str = ""
     """Where a line is added for each rollback; empty: the log alone."""
     save_s: Positive = 5.0

@@ -12,10 +12,10 @@ from typing import Any
 
 from .documents import dig, text
 from .facts import (
-    Endpoint,
     GatewayFacts,
     Place,
     PodFacts,
+    SliceFacts,
     gateway_facts,
     pod_facts,
     service_facts,
@@ -169,11 +169,10 @@ class View:
         facts = self.facts(subject) or (good.facts if good is not None else None)
         return facts.api_version if facts is not None else ""
 
-    def endpoints(self, service: Place) -> list[Endpoint] | None:
-        """Of all slices of a service, in the order of their names; None if there is no slice."""
+    def slices_of(self, service: Place) -> list[SliceFacts]:
+        """Of a service, in the order of their names."""
         names = sorted(self._slices_of.get(service))
-        found = [facts for name in names if (facts := self.slices.get(name)) is not None]
-        return [one for facts in found for one in facts.endpoints] if found else None
+        return [facts for name in names if (facts := self.slices.get(name)) is not None]
 
     def pods_behind(self, service: Place) -> Iterator[tuple[Place, PodFacts]]:
         """Pods that the service selects, by name."""

@@ -77,6 +77,11 @@ class Cluster:
 
         return await until("one of the copies leads", leads)
 
+    async def holder(self):
+        """Who has the lease; "" if it was given back."""
+        lease = await self.client.lister(LEASES, "default").get("pages")
+        return lease.spec.holderIdentity
+
     async def right(self):
         """Every Page has its ConfigMap and says so, and there is no other.
 
@@ -282,5 +287,9 @@ async def test_straight_from_the_api_server_it_gives_way_when_it_is_told_to_end(
                 await until("everything is as it should be", cluster.right)
                 assert "Traceback" not in second.stderr
                 second.ends(signal.SIGINT)
-                lease = await cluster.client.lister(LEASES, "default").get("pages")
-                assert lease.spec.holderIdentity == "", "given back, so that nobody has to wait"
+                assert await cluster.holder() == "", "given back, so that nobody has to wait"
+        with cluster.controller("alone") as third:
+            await cluster.leader([third])
+            assert third.ends(signal.SIGTERM) == 0, "as Kubernetes ends a pod"
+            assert await cluster.holder() == ""
+            assert "Traceback" not in third.stderr

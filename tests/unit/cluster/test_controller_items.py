@@ -109,6 +109,43 @@ def test_an_event_during_the_last_attempt_is_a_new_beginning() -> None:
     virtually(main())
 
 
+@pytest.mark.parametrize("last", ["between timers", "when a timer is due"])
+def test_a_parked_item_does_not_come_by_a_timer_that_was_set_before(last: str) -> None:
+    async def main() -> None:
+        informer = ToldInformer("things", thing("x/a"))
+        log = Log(lambda _: Result(requeue_after_s=30.0))
+        controller = Controller("demo", log, sources=[informer])
+        async with running(controller):
+            await asyncio.sleep(10)
+            log.then = failing(TerminalError("no use"))
+            log.seconds = 1.0 if last == "between timers" else 40.0
+            informer.put(thing("x/a", 2))
+            await asyncio.sleep(3600)
+            assert [at for at, _ in log.calls] == pytest.approx([0, 10], abs=0.01)
+            assert controller.parked[Key("x/a")].attempts == 1
+            log.then, log.seconds = lambda _: None, 0.0
+            informer.put(thing("x/a", 3))
+            await asyncio.sleep(1)
+            assert (len(log.calls), dict(controller.parked)) == (3, {})
+
+    virtually(main())
+
+
+def test_a_resync_or_a_request_brings_a_parked_item_back() -> None:
+    async def main() -> None:
+        informer = ToldInformer("things", thing("x/a"))
+        controller = Controller("demo", log := Log(failing(TerminalError("no"))), sources=[informer])
+        async with running(controller):
+            await asyncio.sleep(60)
+            informer.resync()
+            await asyncio.sleep(60)
+            controller.enqueue(Key("x/a"))
+            await asyncio.sleep(60)
+        assert [at for at, _ in log.calls] == pytest.approx([0, 60, 120], abs=0.01)
+
+    virtually(main())
+
+
 def test_an_error_that_will_not_go_away_is_parked_at_once() -> None:
     async def main() -> None:
         informer = ToldInformer("things", thing("x/a"))

@@ -154,14 +154,12 @@ def test_coroutine_functions_are_no_transforms_and_no_index_functions():
 
 def test_a_handler_whose_delivery_ends_by_itself_is_told_of(caplog):
     async def main(world):
-        def ends(obj, is_initial):
-            asyncio.current_task().cancel()
-
         world.create("a")
         informer = world.factory.informer("configmaps")
-        registration = informer.add_handler(on_add=ends, name="ending")
-        await informer.synced()
-        world.create("b")
+        registration = informer.add_handler(on_add=lambda obj, is_initial: None, name="ending")
+        await registration.synced()
+        (task,) = [one for one in asyncio.all_tasks() if one.get_name().startswith("handler ending")]
+        task.cancel()
         await asyncio.sleep(1)
         (record,) = messages(caplog, "handler ended although it was not removed")
         assert record.handler == "ending"

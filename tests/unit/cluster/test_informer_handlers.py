@@ -1,7 +1,11 @@
 """Handlers that are slow, raise, hang, block, go away: none of it concerns the others."""
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from support.informing import Remembering, World, in_world
@@ -10,6 +14,8 @@ from shoal.cluster.informers.errors import InformerClosed
 from shoal.cluster.informers.handlers import EventHandler
 from shoal.cluster.informers.raising import LOGGED_MAX
 from shoal.cluster.informers.settings import InformerSettings
+
+TESTS = str(Path(__file__).parents[2])
 
 
 class Slow(Remembering):
@@ -209,6 +215,77 @@ def test_a_handler_that_cannot_be_cancelled_keeps_nobody_from_closing(caplog):
         await asyncio.sleep(1)
 
     in_world(main)
+
+
+@pytest.mark.parametrize("how", ["waits", "returns", "plain", "from a task of its own"])
+def test_a_handler_that_cancels_its_own_task_has_raised_and_is_told_of_the_next_one(how, caplog):
+    async def main(world):
+        world.create("a")
+        world.create("b")
+        told = []
+
+        async def cancel(task):
+            task.cancel()
+
+        def plain(obj, is_initial):
+            told.append(obj.name)
+            if obj.name == "a":
+                asyncio.current_task().cancel()
+
+        async def asynchronous(obj, is_initial):
+            if how == "from a task of its own" and obj.name == "a":
+                told.append(obj.name)
+                await asyncio.create_task(cancel(asyncio.current_task()))
+            else:
+                plain(obj, is_initial)
+            if how != "returns":
+                await asyncio.sleep(0.1)
+
+        informer = world.factory.informer("configmaps")
+        registration = informer.add_handler(on_add=plain if how == "plain" else asynchronous)
+        await registration.synced()
+        world.create("c")
+        await asyncio.sleep(1)
+        assert told == ["a", "b", "c"]
+        assert (registration.statistics.failed, informer.status.state) == (1, "synced")
+        [record] = [record for record in caplog.records if record.message == "handler raised"]
+        assert (record.key, record.exc_info[0]) == ("default/a", asyncio.CancelledError)
+        began = asyncio.get_running_loop().time()
+        await informer.aclose()
+        assert asyncio.get_running_loop().time() == began
+
+    in_world(main)
+
+
+ENDS = """
+import asyncio
+from support.informing import World
+
+async def main():
+    world = World()
+    world.create("a")
+    world.create("b")
+    begun = asyncio.Event()
+
+    async def waits(obj, is_initial):
+        begun.set()
+        await asyncio.sleep(3600)
+
+    informer = world.factory.informer("configmaps")
+    informer.add_handler(on_add=waits)
+    await begun.wait()
+
+asyncio.run(main())
+print("ended")
+"""
+
+
+def test_a_program_that_closes_nothing_ends_while_a_handler_waits():
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([TESTS, *sys.path])}
+    ended = subprocess.run(
+        [sys.executable, "-c", ENDS], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == "ended\n"
 
 
 def test_a_call_knows_when_its_change_was_observed():

@@ -197,6 +197,18 @@ def test_rate_limited_items_back_off_until_they_are_forgotten() -> None:
     virtually(main())
 
 
+def test_a_delay_can_be_discarded() -> None:
+    async def main() -> None:
+        queue: WorkQueue[str] = WorkQueue("demo")
+        queue.add_after("a", 5.0)
+        queue.add_after("b", 6.0)
+        queue.discard_delayed("a")
+        assert await queue.get() == "b"
+        assert asyncio.get_running_loop().time() == pytest.approx(6.0)
+
+    virtually(main())
+
+
 def test_get_tells_the_priority() -> None:
     async def main() -> None:
         queue: WorkQueue[str] = WorkQueue()

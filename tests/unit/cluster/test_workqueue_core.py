@@ -292,6 +292,56 @@ def test_ever_earlier_times_leave_nothing_behind() -> None:
     assert delays.next_at is None
 
 
+def test_a_discarded_delay_brings_nothing_and_leaves_nothing_behind() -> None:
+    queue = core()
+    queue.add_after("a", 5.0, 0.0)
+    queue.add_after("b", 6.0, 0.0)
+    queue.discard_delayed("a")
+    queue.discard_delayed("unknown")
+    assert queue.next_ready_at == 6.0
+    assert queue.statistics(0.0).delayed == 1
+    assert queue.advance(10.0) == 1
+    assert taken(queue) == ["b"]
+    queue.add_after("a", 5.0, 10.0)
+    assert queue.advance(15.0) == 1
+    assert taken(queue) == ["a"]
+    delays: Delays[int] = Delays()
+    for item in range(1000):
+        delays.add(Delayed(item, None, 0, 1.0))
+        delays.discard(item)
+    assert len(delays) == 0
+    assert len(delays._heap) < 20
+
+
+def test_a_delay_that_was_over_during_the_round_is_discarded_too() -> None:
+    queue = core()
+    queue.add("a", 0.0)
+    queue.add_after("a", 5.0, 0.0)
+    queue.get(0.0)
+    assert queue.advance(5.0) == 0
+    queue.discard_delayed("a")
+    assert not queue.done("a", 6.0)
+    assert queue.idle
+
+
+@pytest.mark.parametrize("first", ["add", "delay"])
+def test_what_was_added_at_once_stays_when_delays_are_discarded(first: str) -> None:
+    queue = core()
+    queue.add("a", 0.0)
+    queue.add_after("a", 5.0, 0.0)
+    queue.add_after("b", 5.0, 0.0)
+    queue.get(0.0)
+    if first == "add":
+        queue.add("a", 4.0)
+    queue.advance(5.0)
+    if first == "delay":
+        queue.add("a", 6.0)
+    queue.discard_delayed("a")
+    queue.discard_delayed("b")
+    assert queue.done("a", 7.0)
+    assert taken(queue) == ["b", "a"]
+
+
 def test_rate_limited_adds_wait_as_long_as_the_limiter_says() -> None:
     queue: QueueCore[str] = QueueCore(ExponentialLimiter(0.001, 1.0))
     times = []

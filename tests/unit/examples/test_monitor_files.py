@@ -81,9 +81,9 @@ def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path, monkeypatch):
     [
         (b"", "it is damaged"),
         (b"[1, 2", "it is damaged"),
-        (b"[1]", "its format is None: expected 'shoal-gateway-monitor/1'"),
+        (b"[1]", "its format is None: expected 'shoal-gateway-monitor/2'"),
         (b'{"format": "shoal-gateway-monitor/9"}', "its format is 'shoal-gateway-monitor/9'"),
-        (b'{"format": "shoal-gateway-monitor/1", "states": [{"resource": 7}]}', "it is damaged: .*states"),
+        (b'{"format": "shoal-gateway-monitor/2", "states": [{"resource": 7}]}', "it is damaged: .*states"),
     ],
 )
 def test_a_damaged_file_is_left_as_it_is(tmp_path, content, why):

@@ -21,6 +21,7 @@ PURE = [
     "messages",
     "relaxation",
     "secrets",
+    "told",
     "undoing",
     "view",
     "world",
