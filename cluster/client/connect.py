@@ -72,7 +72,7 @@ class ClientOptions(TypedDict, total=False):
     kubeconfig they are trusted beside its own."""
     client_certificate: str | None
     client_key: str | None
-    """Files, PEM."""
+    """Files, PEM. They and `ca` are read again as `token_file` is, and when TLS fails."""
     insecure_skip_tls_verify: bool
     """Believe any server. Whoever is between reads the token and the answers."""
     timeout_s: float

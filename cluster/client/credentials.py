@@ -19,10 +19,13 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from ...shards.api.client import Credentials, Endpoint
-from ...shards.api.kubeconfig import RELOAD_S, SERVICE_ACCOUNT, Access, in_cluster, load_kubeconfig
+from ...shards.api.contexts import BadCertificate, BadTls, TlsContexts, TlsFiles
+from ...shards.api.kubeconfig import SERVICE_ACCOUNT, Access, in_cluster, load_kubeconfig
+from ...shards.api.reloading import RELOAD_S
+from ...shards.api.requests import Pairs
 from ...shards.api.tokens import AGAIN_S, NoToken, is_token, read_token
 from ...shards.model.errors import BadRequest, KubeconfigError, SettingsError
-from ..gateway.tls import is_loopback, no_password, tls_problem
+from ..gateway.tls import is_loopback
 from ..settings import DEFAULT_LISTEN
 
 log = logging.getLogger("shoal.cluster.client")
@@ -118,7 +121,9 @@ def credentials_for(url: str | None, identity: Identity, access: Access | None) 
         server, tells = access.told_to()
         if tells:
             _check_clear(url or server)
-        return _Guarded(_Kept(access.credentials(), url, identity.ca))
+        if identity.ca is not None:
+            _context(TlsContexts(), TlsFiles(trusted=identity.ca))  # one that cannot be used is told at once
+        return _Guarded(access.credentials(server=url, ca=identity.ca))
     assert url is not None
     return _Guarded(_Given(url, identity))
 
@@ -156,8 +161,11 @@ class _Guarded:
         _check_endpoint(endpoint)
         return endpoint
 
-    def rejected(self, endpoint: Endpoint) -> bool:
-        return self._credentials.rejected(endpoint)
+    def rejected(self, endpoint: Endpoint, *, again: bool = False) -> bool:
+        return self._credentials.rejected(endpoint, again=again)
+
+    def doubted(self, endpoint: Endpoint) -> bool:
+        return self._credentials.doubted(endpoint)
 
 
 def _check_endpoint(endpoint: Endpoint) -> None:
@@ -176,60 +184,85 @@ def _check_clear(server: str) -> None:
 
 
 class _Given:
-    """`Credentials` made of single values. A token file is read again every minute, and after a 401; as long as it
-    holds no token, the last one is kept and the file read again every `AGAIN_S`.
+    """`Credentials` made of single values. Files are read again every minute, after a 401 and when TLS fails; as long
+    as one holds nothing that can be used, the last is kept and they are read again every `AGAIN_S`.
     """
 
     def __init__(self, url: str, identity: Identity) -> None:
         self._file = None if identity.token_file is None else Path(identity.token_file).expanduser()
-        self._bare = Endpoint(url.rstrip("/"), _context(identity) if _is_tls(url) else None)
+        self._files = _files(identity) if _is_tls(url) else None
+        self._contexts = TlsContexts()
+        self._rotates = any((self._file, identity.ca, identity.client_certificate))
         self._read_after = float("-inf")
-        self._problem = ""
+        self._problems: dict[str, str] = {}
         token = (identity.token or "").strip()
         if not is_token(token):
             raise BadRequest("the token has characters that no token has, such as blanks")
-        try:
-            token = token if self._file is None else read_token(self._file)
-        except NoToken as error:
-            raise SettingsError(f"token_file {self._file} {error}") from error
-        self.first = self._with(token)
-        self._endpoint = self.first
+        self.first = self._endpoint = Endpoint(url.rstrip("/"), self._tls(), _bearer(self._token() or token))
 
     async def endpoint(self) -> Endpoint:
-        if self._file is None:
-            return self._endpoint
         now = asyncio.get_running_loop().time()
-        if now >= self._read_after:
-            found = self._read(self._file)
-            self._read_after = now + (AGAIN_S if found is None else RELOAD_S)
-            # Kept while the token is: connections know an endpoint by its identity.
-            if found is not None and found.headers != self._endpoint.headers:
+        if self._rotates and now >= self._read_after:
+            found, complete = self._look()
+            self._read_after = now + (RELOAD_S if complete else AGAIN_S)
+            # Kept while it is the same: connections know an endpoint by its identity.
+            if found != self._endpoint:
                 self._endpoint = found
         return self._endpoint
 
-    def rejected(self, endpoint: Endpoint) -> bool:
-        if self._file is None:
+    def rejected(self, endpoint: Endpoint, *, again: bool = False) -> bool:  # noqa: ARG002 - nothing is started
+        if not self._rotates:
             return False
         self._read_after = float("-inf")
-        # Asked again only if the file holds another token by now.
-        found = self._read(self._file)
-        return found is not None and found.headers != endpoint.headers
+        # Asked again only if the files hold something else by now.
+        found, _ = self._look()
+        return found != endpoint
 
-    def _read(self, file: Path) -> Endpoint | None:
-        """What the file says; None if it says nothing now, which is logged once."""
+    def doubted(self, endpoint: Endpoint) -> bool:
+        return self.rejected(endpoint)
+
+    def _look(self) -> tuple[Endpoint, bool]:
+        """What the files say now, with the last of what says nothing; and whether all of them say something. What is
+        wrong is logged once.
+        """
+        headers, tls = self._endpoint.headers, self._endpoint.tls
+        problems = {}
         try:
-            found = self._with(read_token(file))
-        except NoToken as error:
-            problem = f"token_file {file} {error}"
-            if problem != self._problem:
-                log.warning("token file cannot be used, the last token is kept", extra={"problem": problem})
-            self._problem = problem
-            return None
-        self._problem = ""
-        return found
+            headers = _bearer(token) if (token := self._token()) else headers
+        except SettingsError as error:
+            problems["token file cannot be used, the last token is kept"] = error.message
+        try:
+            tls = self._tls()
+        except SettingsError as error:
+            problems["TLS files cannot be used, the last ones are kept"] = error.message
+        for kept, problem in problems.items():
+            if self._problems.get(kept) != problem:
+                log.warning(kept, extra={"problem": problem})
+        self._problems = problems
+        return replace(self._endpoint, headers=headers, tls=tls), not problems
 
-    def _with(self, token: str) -> Endpoint:
-        return replace(self._bare, headers=(("Authorization", f"Bearer {token}"),)) if token else self._bare
+    def _token(self) -> str:
+        """What the token file holds; empty if there is none.
+
+        Raises:
+            SettingsError: it holds no token.
+        """
+        try:
+            return "" if self._file is None else read_token(self._file)
+        except NoToken as error:
+            raise SettingsError(f"token_file {self._file} {error}") from error
+
+    def _tls(self) -> ssl.SSLContext | None:
+        """The context of the files as they are now; None for plain HTTP.
+
+        Raises:
+            SettingsError: they make none.
+        """
+        return None if self._files is None else _context(self._contexts, self._files)
+
+
+def _bearer(token: str) -> Pairs:
+    return (("Authorization", f"Bearer {token}"),) if token else ()
 
 
 def _is_tls(url: str) -> bool:
@@ -237,76 +270,21 @@ def _is_tls(url: str) -> bool:
     return urlsplit(url).scheme == "https"
 
 
-class _Kept:
-    """`Credentials` of a kubeconfig for the server of a URL, or for its own."""
-
-    def __init__(self, credentials: Credentials, url: str | None, ca: str | None) -> None:
-        self._credentials = credentials
-        self._url = None if url is None else url.rstrip("/")
-        self._ca = ca
-        self._of: Endpoint | None = None
-        self._made: Endpoint | None = None
-        self._own: ssl.SSLContext | None = None
-        self._trusting: ssl.SSLContext | None = None
-        if ca is not None:
-            _trust(ssl.create_default_context(), ca)  # a file that cannot be used is told at once
-
-    async def endpoint(self) -> Endpoint:
-        found = await self._credentials.endpoint()
-        if self._made is None or found is not self._of:
-            self._of, self._made = found, self._made_of(found)
-        return self._made
-
-    def rejected(self, endpoint: Endpoint) -> bool:
-        if self._of is None or endpoint is not self._made:
-            return True  # it was renewed meanwhile
-        return self._credentials.rejected(self._of)
-
-    def _made_of(self, found: Endpoint) -> Endpoint:
-        made = found
-        if self._url is not None:
-            # The certificate's name is that of the kubeconfig's server, as in kubectl's --server.
-            made = replace(found, server=self._url, server_name=None)
-            if not _is_tls(self._url):
-                return replace(made, tls=None)
-            if made.tls is None:
-                # One for good: kept-alive connections belong to a context.
-                self._own = self._own or _client_context()
-                made = replace(made, tls=self._own)
-        if self._ca is not None and made.tls is not None and made.tls is not self._trusting:
-            self._trusting = _trust(made.tls, self._ca)
-        return made
+def _files(identity: Identity) -> TlsFiles:
+    return TlsFiles(
+        trusted=identity.ca,
+        certificate=identity.client_certificate,
+        key=identity.client_key,
+        verify=not identity.insecure_skip_tls_verify,
+    )
 
 
-def _client_context() -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    # As for API servers (`shards.api.kubeconfig`): authorities of clusters lack what Python 3.13 wants of them.
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    context.set_alpn_protocols(["http/1.1"])
-    return context
-
-
-def _trust(context: ssl.SSLContext, ca: str) -> ssl.SSLContext:
+def _context(contexts: TlsContexts, files: TlsFiles) -> ssl.SSLContext:
     try:
-        context.load_verify_locations(cafile=ca)
-    except (OSError, ValueError) as error:
-        raise SettingsError(f"ca {ca} cannot be used: {tls_problem(error)}") from error
-    return context
-
-
-def _context(identity: Identity) -> ssl.SSLContext:
-    context = _client_context()
-    if identity.ca is not None:
-        _trust(context, identity.ca)
-    if identity.client_certificate is not None:
-        try:
-            context.load_cert_chain(identity.client_certificate, identity.client_key, password=no_password)
-        except (OSError, ValueError) as error:
-            raise SettingsError(
-                f"client_certificate {identity.client_certificate} and client_key {identity.client_key} cannot be "
-                f"used: {tls_problem(error)}"
-            ) from error
-    if identity.insecure_skip_tls_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
+        return contexts.made_of(files)
+    except BadCertificate as error:
+        raise SettingsError(
+            f"client_certificate {files.certificate} and client_key {files.key} cannot be used: {error}"
+        ) from error
+    except BadTls as error:
+        raise SettingsError(f"ca {files.trusted} cannot be used: {error}") from error

@@ -66,9 +66,13 @@ class Sought:
                 found = self._found = await self._look_again(found)
         return await found.endpoint()
 
-    def rejected(self, endpoint: Endpoint) -> bool:
+    def rejected(self, endpoint: Endpoint, *, again: bool = False) -> bool:
         """As `Credentials.rejected`."""
-        return self._found is not None and self._found.rejected(endpoint)
+        return self._found is not None and self._found.rejected(endpoint, again=again)
+
+    def doubted(self, endpoint: Endpoint) -> bool:
+        """As `Credentials.doubted`."""
+        return self._found is not None and self._found.doubted(endpoint)
 
     async def _look_again(self, known: Credentials) -> Credentials:
         now = asyncio.get_running_loop().time()

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeAlias
 import msgspec
 
 from ...shards.api.client import ApiConnection, ApiResponse
-from ...shards.api.requests import ApiRequest, Pairs, refusal
+from ...shards.api.requests import GATEWAY_HEADER, ApiRequest, Pairs, refusal
 from ...shards.model.errors import BadRequest
 from ...shards.model.observations import Observation
 from ...shards.model.resources import ResourceType
@@ -27,8 +27,6 @@ from ...shards.store.entries import LabelSet
 
 Tester: TypeAlias = Callable[[Observation], bool]
 
-GATEWAY_HEADER: Final = "shoal-frontier"
-"""An answer that carries it comes from Shoal's gateway."""
 LABELS_REMEMBERED: Final = 4096
 BAD_REQUEST: Final = 400
 REFUSAL_BYTES_MAX: Final = 1 << 20

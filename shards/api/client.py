@@ -3,8 +3,8 @@
 `ApiConnection` is what the rest of Shoal sees; `HttpConnection` is the real one, on aiohttp. It adds where
 the server is and who asks (`Credentials`), verifies the server's certificate unless the credentials say
 otherwise, and maps the library's exceptions to `ConnectionFailed` and `CertificateRejected`, whose texts name
-the URL and what to do. It never retries, with one exception: after a 401 it asks once more if its credentials
-can be renewed (an exec plug-in, a token file that was rotated). It never decodes: lines and pages are
+the URL and what to do. It never retries, with one exception: after a 401, or TLS that failed, it asks once more if its
+credentials can be renewed (an exec plug-in, files that were rotated). It never decodes: lines and pages are
 `api.decode`'s.
 
 Receiving a watch event of 9 KB sent as one HTTP chunk, as kube-apiserver does, costs aiohttp about 12 us of CPU
@@ -158,8 +158,13 @@ class Credentials(Protocol):
             KubeconfigError: it cannot be determined.
         """
 
-    def rejected(self, endpoint: Endpoint) -> bool:
-        """The server does not know us by `endpoint` (401). True if the next one may be different."""
+    def rejected(self, endpoint: Endpoint, *, again: bool = False) -> bool:
+        """The server does not know us by `endpoint` (401). True if the next one may be different. `again`: nor did it
+        by the one before, for the same request; that is only told.
+        """
+
+    def doubted(self, endpoint: Endpoint) -> bool:
+        """TLS with the server failed, or connecting: files may have been rotated. True if the next may be different."""
 
 
 class PlainCredentials:
@@ -172,7 +177,11 @@ class PlainCredentials:
         """Always the same."""
         return self._endpoint
 
-    def rejected(self, endpoint: Endpoint) -> bool:  # noqa: ARG002 - one signature for all credentials
+    def rejected(self, endpoint: Endpoint, *, again: bool = False) -> bool:  # noqa: ARG002 - one signature for all
+        """Nothing to renew."""
+        return False
+
+    def doubted(self, endpoint: Endpoint) -> bool:  # noqa: ARG002 - one signature for all credentials
         """Nothing to renew."""
         return False
 
@@ -196,13 +205,30 @@ class HttpConnection:
         """As `ApiConnection.open`."""
         async with AsyncExitStack() as exchange:
             endpoint = await self._credentials.endpoint()
-            response = await self._send(request, endpoint, exchange)
+            try:
+                response = await self._send(request, endpoint, exchange)
+            except ConnectionFailed as error:
+                endpoint = await self._rotated(endpoint, request, error)
+                response = await self._send(request, endpoint, exchange)
             if response.status == 401 and self._credentials.rejected(endpoint):
                 log.info("credentials rejected, renewing them", extra={"server": endpoint.server})
                 await exchange.aclose()
                 endpoint = await self._credentials.endpoint()
                 response = await self._send(request, endpoint, exchange)
+                if response.status == 401:
+                    self._credentials.rejected(endpoint, again=True)
             yield response
+
+    async def _rotated(self, endpoint: Endpoint, request: ApiRequest, error: ConnectionFailed) -> Endpoint:
+        """The endpoint to try instead, if files were rotated since; otherwise raises `error`."""
+        if endpoint.tls is None or not self._credentials.doubted(endpoint):
+            raise error
+        found = await self._credentials.endpoint()
+        # A server that does not take our certificate says so only when the request is under way (TLS 1.3).
+        if found == endpoint or (error.sent and request.method != "GET"):
+            raise error
+        log.info("no connection, trying the certificates there are now", extra={"server": found.server})
+        return found
 
     @asynccontextmanager
     async def pinned(self) -> AsyncIterator[ApiConnection]:

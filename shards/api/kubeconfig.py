@@ -3,8 +3,8 @@
 `load_kubeconfig` and `in_cluster` check what can be checked without asking anybody and return an `Access`: a
 small value that says where to look, not what was found, so that it can travel to other processes and what is
 rotated there is found there. `Access.connect` makes a connection whose credentials are read again every
-`RELOAD_S` (token files, client certificates and authorities are replaced while we run) and when the server
-rejects them.
+`reloading.RELOAD_S` (token files, client certificates and authorities are replaced while we run) and when the
+server rejects them.
 
 Reading and merging is done by the `kubernetes` package (``kubernetes.aio.config``), the only module that
 imports it. What is added here: messages that say what is wrong where and list what there is; kubectl's rules
@@ -16,9 +16,7 @@ except the two variables every pod has.
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import logging
 import ssl
 import tempfile
 from pathlib import Path
@@ -32,16 +30,9 @@ from ..settings import ApiSettings
 from .client import Credentials, Endpoint, HttpConnection
 from .contexts import TlsContexts
 from .plugin import PluginCredentials, run_plugin
+from .reloading import Found, ReloadedCredentials, TokenGone
 from .requests import Pairs
-from .tokens import AGAIN_S, NoToken, read_token
-
-log = logging.getLogger("shoal.shards.api")
-
-RELOAD_S = 60.0
-"""client-go reads a token file again every minute (``transport.NewCachedFileTokenSource``)."""
-RENEW_AT_MOST_EVERY_S = 30.0
-"""Credentials younger than this are not renewed because of a 401: it would change nothing, and a thousand
-partitions would each start a plug-in."""
+from .tokens import NoToken, read_token
 
 SERVICE_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -61,9 +52,14 @@ class Access(msgspec.Struct, frozen=True):
         """The same server without our credentials: what others' requests are passed on over."""
         return msgspec.structs.replace(self, nobody=True)
 
-    def credentials(self) -> Credentials:
-        """What proves who we are, read again as it is rotated; nothing is read before it is asked."""
-        return _ReloadedCredentials(self)
+    def credentials(self, *, server: str | None = None, ca: str | None = None) -> Credentials:
+        """What proves who we are, read again as it is rotated; nothing is read before it is asked.
+
+        Args:
+            server: URL of the server to be asked in the place of the one that is named.
+            ca: file of authorities that the server's certificate may be of as well, PEM.
+        """
+        return ReloadedCredentials(_Reader(self, server, TlsContexts(trusted=ca)).read)
 
     def connect(self, settings: ApiSettings | None = None) -> HttpConnection:
         """A connection; nothing is sent and no credentials are read before its first request."""
@@ -211,7 +207,7 @@ class _Loaded:
             return read_token(file)
         except NoToken as error:
             problem = error if file.is_file() else "is not there"
-            raise _TokenGone(f"{self._where}: the tokenFile {file} {problem}") from error
+            raise TokenGone(f"{self._where}: the tokenFile {file} {problem}") from error
 
     @property
     def tells(self) -> bool:
@@ -224,22 +220,24 @@ class _Loaded:
     @property
     def renewable(self) -> bool:
         """The credentials may be different when they are asked for again."""
-        return bool({"exec", "auth-provider", "tokenFile"} & self.user.keys())
+        return bool(
+            {"exec", "auth-provider", "tokenFile", "client-certificate", "client-key"} & self.user.keys()
+        )
 
-    async def endpoint(self, tls: TlsContexts, plugin: PluginCredentials | None) -> _Found:
+    async def found(self, tls: TlsContexts, plugin: PluginCredentials | None, server: str | None) -> Found:
         """Reads everything; runs the exec plug-in unless `plugin` is still good."""
         if "exec" in self.user and (plugin is None or plugin.expired):
             plugin = await run_plugin(
                 self.user["exec"], folder=self.folder, cluster=self.cluster, where=self._where
             )
         try:
-            return _Found(await self._load(tls, plugin), plugin)
+            return Found(await self._load(tls, plugin, server), plugin, self.renewable)
         except KubeconfigError:
             raise
         except Exception as error:  # the package has no common root of its errors, and passes many on
             raise KubeconfigError(f"{self._where}: {error}") from error
 
-    async def _load(self, tls: TlsContexts, plugin: PluginCredentials | None) -> Endpoint:
+    async def _load(self, tls: TlsContexts, plugin: PluginCredentials | None, server: str | None) -> Endpoint:
         package = _package()
         # A token file wins, as in client-go, and is read each time: that is how tokens are rotated.
         if (token := self._token()) is not None:
@@ -266,6 +264,7 @@ class _Loaded:
                 loader.key_file = folder.write("plugin.key", plugin.key)
             configuration = package.Configuration()
             await loader.load_and_set(configuration)
+            _redirect(configuration, server)
             context = tls.of(configuration, self._where)
         return _endpoint(configuration, context, _impersonation(self.user))
 
@@ -275,18 +274,6 @@ def _package() -> Any:
     from kubernetes.aio.config import kube_config
 
     return kube_config
-
-
-class _TokenGone(KubeconfigError):  # noqa: N818 - as those of `model.errors`
-    """No token can be read, which happens while its file is written."""
-
-
-class _Found:
-    """An endpoint, and the plug-in's part of it, to be used again."""
-
-    def __init__(self, endpoint: Endpoint, plugin: PluginCredentials | None) -> None:
-        self.endpoint = endpoint
-        self.plugin = plugin
 
 
 class _Folder:
@@ -324,7 +311,7 @@ def _service_account(folder: str) -> Any:
         configuration.api_key["BearerToken"] = f"Bearer {read_token(Path(folder, 'token'))}"
     except (package.ConfigException, OSError, NoToken) as error:
         problem = f"the token {error}" if isinstance(error, NoToken) else error
-        raise _TokenGone(
+        raise TokenGone(
             f"no in-cluster access: {problem} (looked in {folder} and at KUBERNETES_SERVICE_HOST); "
             "outside of a pod name a kubeconfig"
         ) from error
@@ -347,6 +334,12 @@ def _endpoint(configuration: Any, tls: ssl.SSLContext | None, headers: Pairs) ->
     )
 
 
+def _redirect(configuration: Any, server: str | None) -> None:
+    if server is not None:
+        # The certificate's name is that of the kubeconfig's server, as in kubectl's --server.
+        configuration.host, configuration.tls_server_name = server, None
+
+
 def _bare(endpoint: Endpoint) -> Endpoint:
     """An endpoint with nothing in it that says who we are, wherever it may have come from."""
     scheme, separator, rest = endpoint.server.partition("://")
@@ -367,63 +360,37 @@ def _impersonation(user: dict[str, Any]) -> Pairs:
     return tuple(headers)
 
 
-class _ReloadedCredentials:
-    """`Credentials` of an access, read again every `RELOAD_S` and after a 401."""
+class _Reader:
+    """Reads what an access names, each time anew."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, server: str | None, tls: TlsContexts) -> None:
         self._access = access
-        self._tls = TlsContexts()
-        self._lock = asyncio.Lock()
-        self._endpoint: Endpoint | None = None
-        self._last: Endpoint | None = None
-        """The same, and once it was rejected too."""
-        self._plugin: PluginCredentials | None = None
-        self._renewable = False
-        self._loaded: tuple[object, _Loaded] | None = None
-        self._loaded_at = 0.0
-        self._renewed_at = float("-inf")
+        self._server = server
+        self._tls = tls
 
-    async def endpoint(self) -> Endpoint:
-        """As `Credentials.endpoint`."""
-        async with self._lock:
-            now = asyncio.get_running_loop().time()
-            if self._endpoint is None or now - self._loaded_at >= RELOAD_S:
-                try:
-                    self._endpoint = self._last = await self._read()
-                    self._loaded_at = now
-                except _TokenGone as error:
-                    if self._last is None:
-                        raise
-                    log.warning(
-                        "token cannot be read, the last one is kept", extra={"problem": error.message}
-                    )
-                    self._endpoint = self._last
-                    self._loaded_at = now - RELOAD_S + AGAIN_S
-            return self._endpoint
+    async def read(self, plugin: PluginCredentials | None) -> Found:
+        """What there is now; `plugin` is used again while it is good.
 
-    def rejected(self, endpoint: Endpoint) -> bool:
-        """As `Credentials.rejected`."""
-        if endpoint is not self._endpoint:
-            return True
-        now = asyncio.get_running_loop().time()
-        if not self._renewable or now - self._renewed_at < RENEW_AT_MOST_EVERY_S:
-            return False
-        self._renewed_at = now
-        self._endpoint = self._plugin = None
-        return True
+        Raises:
+            KubeconfigError: it cannot be used.
+        """
+        try:
+            found = await self._read(plugin)
+        except KubeconfigError:
+            raise
+        except Exception as error:  # the package's, about what is half written
+            raise KubeconfigError(f"{self._access} cannot be read: {error!r}") from error
+        return dataclasses.replace(found, endpoint=_bare(found.endpoint)) if self._access.nobody else found
 
-    async def _read(self) -> Endpoint:
+    async def _read(self, plugin: PluginCredentials | None) -> Found:
         access = self._access
         if access.service_account:
             configuration = _service_account(access.service_account)
-            self._renewable = not access.nobody
+            _redirect(configuration, self._server)
             endpoint = _endpoint(configuration, self._tls.of(configuration, str(access)), ())
-            return _bare(endpoint) if access.nobody else endpoint
+            return Found(endpoint, renewable=not access.nobody)
         # Files are checked again: what was good when Shoal started may be gone, and the message should say
         # so.
         load_kubeconfig(access.paths, access.context)
         loaded = _Loaded(access.paths, access.context, nobody=access.nobody)
-        self._renewable = loaded.renewable
-        found = await loaded.endpoint(self._tls, self._plugin)
-        self._plugin = found.plugin
-        return _bare(found.endpoint) if access.nobody else found.endpoint
+        return await loaded.found(self._tls, plugin, self._server)

@@ -9,6 +9,7 @@ front of a shard, so here a program that asks a question or opens a browser is e
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -27,6 +28,17 @@ PLUGIN_TIMEOUT_S = 60.0
 EXPIRY_MARGIN = timedelta(seconds=60)
 """Credentials are renewed this long before they expire, so that a request does not overtake their end."""
 STDERR_CHARS = 500
+CLUSTER_EXTENSION = "client.authentication.k8s.io/exec"
+"""Name of the extension of a cluster whose contents plug-ins are given as ``config``."""
+_CLUSTER_FIELDS = (
+    "tls-server-name",
+    "insecure-skip-tls-verify",
+    "certificate-authority-data",
+    "proxy-url",
+    "disable-compression",
+)
+"""Of a kubeconfig's cluster and, under the same names, of what plug-ins are told (client-go's
+``pkg/apis/clientauthentication/v1``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +54,13 @@ class PluginCredentials:
 
     @property
     def expired(self) -> bool:
-        """Too old to be used for another request."""
+        """So old that they are to be renewed."""
         return self.expires is not None and datetime.now(UTC) + EXPIRY_MARGIN >= self.expires
+
+    @property
+    def ended(self) -> bool:
+        """Too old to be used for another request."""
+        return self.expires is not None and datetime.now(UTC) >= self.expires
 
 
 class _Status(msgspec.Struct):
@@ -66,7 +83,7 @@ async def run_plugin(
     Args:
         section: the section, as parsed.
         folder: of the kubeconfig; a relative path to the program starts there.
-        cluster: the ``cluster`` section, passed on if the plug-in wants it.
+        cluster: the ``cluster`` section; what plug-ins may know of it is passed on if this one wants it.
         where: what error messages call the section.
 
     Raises:
@@ -85,12 +102,32 @@ async def run_plugin(
         environment[str(pair["name"])] = str(pair["value"])
     spec: dict[str, Any] = {"interactive": False}
     if section.get("provideClusterInfo"):
-        spec["cluster"] = dict(cluster)
+        spec["cluster"] = _cluster(cluster, folder, where)
+    # Dates are YAML's alone: JSON has them as text.
     environment["KUBERNETES_EXEC_INFO"] = json.dumps(
-        {"apiVersion": api_version, "kind": "ExecCredential", "spec": spec}
+        {"apiVersion": api_version, "kind": "ExecCredential", "spec": spec}, default=str
     )
     output = await _output(command, arguments, environment, f"{where}: exec plug-in {command}")
     return _credentials(output, api_version, f"{where}: exec plug-in {command}")
+
+
+def _cluster(section: Mapping[str, Any], folder: str, where: str) -> dict[str, Any]:
+    """The ``Cluster`` of an ExecCredential: without paths, since a plug-in has no folder, and with one extension."""
+    told: dict[str, Any] = {"server": section.get("server")}
+    told |= {name: section[name] for name in _CLUSTER_FIELDS if section.get(name)}
+    authority = section.get("certificate-authority")
+    if authority and "certificate-authority-data" not in told:
+        file = Path(folder, str(authority))
+        try:
+            told["certificate-authority-data"] = base64.b64encode(file.read_bytes()).decode()
+        except OSError as error:
+            raise KubeconfigError(
+                f"{where}: the certificate-authority {file} cannot be read: {error.strerror or error}"
+            ) from error
+    for entry in section.get("extensions") or ():
+        if isinstance(entry, dict) and entry.get("name") == CLUSTER_EXTENSION:
+            told["config"] = entry.get("extension")
+    return told
 
 
 async def _output(command: str, arguments: list[str], environment: dict[str, str], what: str) -> bytes:

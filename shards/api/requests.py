@@ -4,8 +4,8 @@ Every request Shoal makes is built here, so that the parameters of a LIST or WAT
 tested without a connection. Nothing here knows when to ask (`watch.protocol`) or how (`api.client`).
 
 The parameters are those of the API concepts page,
-https://kubernetes.io/docs/reference/using-api/api-concepts/: a LIST never carries a resource version, so it
-is a consistent read and can never be older than what is held.
+https://kubernetes.io/docs/reference/using-api/api-concepts/: a LIST whose objects are taken never carries a resource
+version, so it is a consistent read and can never be older than what is held.
 """
 
 from __future__ import annotations
@@ -18,13 +18,21 @@ import msgspec
 
 from ..model.errors import Upstream
 from ..model.partitions import ExceptNamespaces, HashRange, OneNamespace, Partition
-from ..model.versions import Version
+from ..model.refs import Key, ref_of
+from ..model.resources import Resource
+from ..model.versions import UNKNOWN, Version
 
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 JSON = "application/json"
+METADATA = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io, application/json"
+"""Accept of a list of metadata alone; an aggregated server that does not know the form answers the objects."""
+METADATA_OF_ONE = METADATA.replace("PartialObjectMetadataList", "PartialObjectMetadata")
 DISCOVERY_V2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 """Accept of an aggregated discovery document; servers before 1.27 answer the legacy form instead."""
+
+GATEWAY_HEADER = "shoal-frontier"
+"""An answer that carries it comes from Shoal's gateway."""
 
 EXCERPT_CHARS = 300
 """Of an error answer that is not a Status: enough for "404 page not found" and the first line of a proxy's
@@ -49,17 +57,47 @@ class ApiRequest(msgspec.Struct, frozen=True):
         return f"{path}?{urlencode(self.query, quote_via=quote)}" if self.query else path
 
 
-def list_request(partition: Partition, *, limit: int | None = None, continue_token: str = "") -> ApiRequest:
-    """A consistent LIST of a partition, or one page of it.
+def list_request(
+    partition: Partition,
+    *,
+    limit: int | None = None,
+    continue_token: str = "",
+    not_older_than: Version = UNKNOWN,
+) -> ApiRequest:
+    """A consistent LIST of a partition, or one page of it; with `not_older_than` any state that has reached it.
 
     The continue token does not carry the selectors, so they are sent with every page.
     """
     query = list(_cover_query(partition))
+    if not_older_than != UNKNOWN:
+        query += [("resourceVersion", str(not_older_than)), ("resourceVersionMatch", "NotOlderThan")]
     if limit is not None:
         query.append(("limit", str(limit)))
     if continue_token:
         query.append(("continue", continue_token))
     return ApiRequest("GET", _collection_path(partition), tuple(query))
+
+
+def identity_list_request(partition: Partition, *, limit: int, continue_token: str = "") -> ApiRequest:
+    """One page of a consistent LIST of a partition, metadata alone."""
+    return _of_metadata(list_request(partition, limit=limit, continue_token=continue_token))
+
+
+def identity_request(resource: Resource, key: Key) -> ApiRequest:
+    """A consistent LIST of one object, metadata alone: unlike a GET it says at which version it is not there."""
+    namespace, name = ref_of(key)
+    query = (("fieldSelector", f"metadata.name={name}"), ("limit", "1"))
+    return _of_metadata(ApiRequest("GET", resource.path(namespace or None), query))
+
+
+def metadata_request(resource: Resource, key: Key) -> ApiRequest:
+    """A GET of one object, metadata alone."""
+    namespace, name = ref_of(key)
+    return ApiRequest("GET", resource.path(namespace or None, name), headers=(("Accept", METADATA_OF_ONE),))
+
+
+def _of_metadata(request: ApiRequest) -> ApiRequest:
+    return msgspec.structs.replace(request, headers=(("Accept", METADATA),))
 
 
 def streaming_list_request(partition: Partition, *, timeout_s: int) -> ApiRequest:
@@ -93,20 +131,25 @@ def document_request(path: str, *, accept: str = JSON, etag: str = "") -> ApiReq
 
 def _collection_path(partition: Partition) -> str:
     match partition.cover:
-        case OneNamespace(namespace=namespace):
+        case OneNamespace(namespace=namespace) | HashRange(namespace=str(namespace)):
             return partition.resource.path(namespace)
         case _:
             return partition.resource.path()
 
 
 def _cover_query(partition: Partition) -> Pairs:
+    """What the path does not say. A server may ignore a ``shardSelector``, so what arrives is checked."""
     match partition.cover:
-        case ExceptNamespaces(namespaces=carved) if carved:
-            return (("fieldSelector", ",".join(f"metadata.namespace!={name}" for name in carved)),)
-        case HashRange() as part:
-            return (("shardSelector", part.selector),)
+        case ExceptNamespaces(namespaces=carved):
+            return _except_query(carved)
+        case HashRange(excluded=carved) as part:
+            return (*_except_query(carved), ("shardSelector", part.selector))
         case _:
             return ()
+
+
+def _except_query(carved: tuple[str, ...]) -> Pairs:
+    return (("fieldSelector", ",".join(f"metadata.namespace!={name}" for name in carved)),) if carved else ()
 
 
 # -- what an answer means ------------------------------------------------------------------------------------

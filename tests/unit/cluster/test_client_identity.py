@@ -20,7 +20,8 @@ from shoal.cluster.simulator.server import ApiServer, Tls
 from shoal.cluster.simulator.settings import SimulatorSettings, User
 from shoal.cluster.simulator.write_kubeconfig import write_kubeconfig
 from shoal.shards.api.client import HttpConnection, PlainCredentials
-from shoal.shards.api.kubeconfig import RELOAD_S, in_cluster, load_kubeconfig
+from shoal.shards.api.kubeconfig import in_cluster, load_kubeconfig
+from shoal.shards.api.reloading import RELOAD_S
 from shoal.shards.api.requests import document_request
 from shoal.shards.api.tokens import AGAIN_S
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import stat
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ import yaml
 
 from shoal.cluster.simulator.server import ApiServer, Tls
 from shoal.cluster.simulator.settings import SimulatorSettings, User
-from shoal.shards.api import kubeconfig
 from shoal.shards.api.client import fetch_json
 from shoal.shards.api.kubeconfig import Access, in_cluster, load_kubeconfig
+from shoal.shards.api.reloading import RELOAD_S
 from shoal.shards.api.requests import document_request
 from shoal.shards.model.errors import CertificateRejected, KubeconfigError, Upstream
 
@@ -259,7 +260,7 @@ def test_no_key_stays_behind(write, tmp_path, monkeypatch):
     access = load_kubeconfig(write(document("https://a:1", user=user, cluster=TRUST)))
 
     async def endpoint():
-        return await kubeconfig._ReloadedCredentials(access).endpoint()
+        return await access.credentials().endpoint()
 
     for _ in range(2):
         assert asyncio.run(endpoint()).tls is not None
@@ -288,7 +289,7 @@ async def test_credentials_are_read_again_after_a_while(write):
         first = await credentials.endpoint()
         write(document(running.url, user={"token": "new"}, cluster=TRUST))
         assert await credentials.endpoint() is first
-        credentials._loaded_at -= kubeconfig.RELOAD_S
+        credentials._read_after -= RELOAD_S
         second = await credentials.endpoint()
         assert [dict(endpoint.headers)["Authorization"] for endpoint in (first, second)] == [
             "Bearer old",
@@ -302,7 +303,7 @@ def test_impersonation(write):
     access = load_kubeconfig(write(document(user=user)))
 
     async def endpoint():
-        return await kubeconfig._ReloadedCredentials(access).endpoint()
+        return await access.credentials().endpoint()
 
     assert asyncio.run(endpoint()).headers == (
         ("Impersonate-User", "jane"),
@@ -368,6 +369,50 @@ async def test_a_plug_in_is_run_again_when_its_token_is_rejected(write, plugin, 
     assert runs(tmp_path) == 2
 
 
+async def test_tokens_that_are_rotated_twice_in_a_moment_are_renewed_twice(write, plugin, tmp_path):
+    """The second time every request was answered 401 for half a minute."""
+    user = plugin(f"print(open({str(tmp_path / 'answer')!r}).read())")
+    connection = None
+    for token in ("one", "two", "three"):
+        credential = {"apiVersion": API_VERSION, "kind": "ExecCredential", "status": {"token": token}}
+        (tmp_path / "answer").write_text(json.dumps(credential))
+        async with server(token) as running:
+            path = write(document(running.url, user=user, cluster=TRUST))
+            if connection is None:
+                connection = load_kubeconfig(path).connect()
+            connection._credentials._read_after = 0.0  # the port is another one
+            assert "default" in await names(connection)
+    await connection.aclose()
+    assert runs(tmp_path) == 3
+
+
+@pytest.mark.parametrize("trouble", ["plug-in", "kubeconfig", "half of it"])
+async def test_what_fails_for_a_moment_does_not_end_what_works(write, plugin, tmp_path, trouble):
+    """Each of them ended every request, with credentials that were still good."""
+    answer = printing(token="secret", expirationTimestamp=_in_half_a_minute())
+    user = plugin(f"os.path.exists({str(tmp_path / 'fail')!r}) and sys.exit('no net')\n{answer}")
+    async with server("secret") as running:
+        path = write(document(running.url, user=user, cluster=TRUST))
+        connection = load_kubeconfig(path).connect()
+        assert "default" in await names(connection)
+        match trouble:
+            case "plug-in":
+                (tmp_path / "fail").touch()
+            case "kubeconfig":
+                Path(path).unlink()  # noqa: ASYNC240 - a test's own file
+            case _:
+                write("clusters:\n- name: one\n  cluster")
+        connection._credentials._read_after = 0.0
+        assert "default" in await names(connection)
+        await connection.aclose()
+    assert runs(tmp_path) == (2 if trouble == "plug-in" else 1)
+
+
+def _in_half_a_minute():
+    """Soon enough to be renewed, and still good."""
+    return (datetime.now(UTC) + timedelta(seconds=30)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 async def test_a_token_that_is_rejected_again_does_not_start_a_plug_in_for_every_request(
     write, plugin, tmp_path
 ):
@@ -386,7 +431,7 @@ async def test_an_expired_token_is_renewed(write, plugin, tmp_path, expires, exp
     user = plugin(printing(token="secret", expirationTimestamp=expires))
     credentials = load_kubeconfig(write(document(user=user))).connect()._credentials
     await credentials.endpoint()
-    credentials._loaded_at -= kubeconfig.RELOAD_S
+    credentials._read_after -= RELOAD_S
     await credentials.endpoint()
     assert runs(tmp_path) == expected
 
