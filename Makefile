@@ -5,10 +5,11 @@ BIN := $(VENV)/bin
 ARGS ?=
 SEEDS ?= 1000
 SECONDS ?= 300
+CHAOS_SECONDS ?= 600
 WORKERS ?= 2
 SOURCES := __init__.py __main__.py shards coordinator cluster examples tests
 
-.PHONY: demo demo-monitor test check bench format lint types layers sim soak clients clean help
+.PHONY: demo demo-monitor test check bench format lint types layers sim soak chaos clients clean help
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -75,6 +76,9 @@ sim: $(VENV)/installed     ## the seeded simulation alone: make sim SEEDS=100
 
 soak: $(VENV)/installed    ## real processes under kill -9, watched over HTTP: make soak SECONDS=300
 	SHOAL_SOAK_SECONDS=$(SECONDS) $(BIN)/pytest -q tests/e2e/test_soak.py $(ARGS)
+
+chaos: $(VENV)/installed   ## shards on two nodes, everything killed and moved at once: make chaos CHAOS_SECONDS=600
+	SHOAL_CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -q -s tests/e2e/test_chaos.py $(ARGS)
 
 clients:                   ## what tests/e2e/test_clients.py drives and pip does not bring
 	cd tests/e2e/clients && npm install --no-package-lock --no-audit --no-fund

@@ -217,7 +217,7 @@ async def bring_up(settings: ShoalSettings, access: Access) -> Installation:
         functools.partial(CoordinatorPermits, RayCoordinatorHandle()),
         settings.shard_settings,
         cpus=settings.ray.shard_cpus,
-        memory_bytes=settings.ray.shard_memory_bytes,
+        memory_bytes=settings.ray.shard_memory_bytes or settings.scaling.memory_bytes,
         log_level=settings.log.level,
     )
     coordinator = start_coordinator(

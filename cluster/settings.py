@@ -15,19 +15,24 @@ from msgspec import Meta
 
 from ..coordinator.settings import (
     CoordinatorSettings,
+    CutSettings,
     DiscoverySettings,
     FollowSettings,
     LivenessSettings,
     PermitSettings,
     PlacementSettings,
+    ScalingSettings,
 )
 from ..shards.logs import Level
 from ..shards.model.errors import SettingsError
 from ..shards.settings import (
     ApiSettings,
+    AuditSettings,
     FeedSettings,
     ShardSettings,
+    SnapshotSettings,
     StoreSettings,
+    TransferSettings,
     WatchSettings,
     WireSettings,
 )
@@ -61,7 +66,7 @@ class RaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     shard_cpus: Annotated[float, Meta(gt=0)] = 1.0
     """CPUs Ray sets aside for a shard; one shard uses one core at most."""
     shard_memory_bytes: Annotated[int, Meta(gt=0)] | None = None
-    """Memory Ray sets aside for a shard (admission only, not enforced by Ray); None: none."""
+    """Memory Ray sets aside for a shard (admission only, not enforced by Ray); None: ``scaling.memory_bytes``."""
     service_cpus: Annotated[float, Meta(gt=0)] = 0.25
     """CPUs for the coordinator and for each gateway. Never 0: Ray would place them anywhere, the head included."""
     object_store_bytes: Annotated[int, Meta(ge=80 << 20)] = 256 << 20
@@ -151,26 +156,48 @@ class ShoalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     source: SourceSettings = SourceSettings()
     shards: Annotated[int, Meta(ge=1, le=1024)] = 2
-    """Shards to run."""
+    """Shards to run; with ``scaling.min_shards`` and ``scaling.max_shards``, to begin with."""
     follow: FollowSettings = FollowSettings()
     api: ApiSettings = ApiSettings()
     watch: WatchSettings = WatchSettings()
     store: StoreSettings = StoreSettings()
     feeds: FeedSettings = FeedSettings()
     wire: WireSettings = WireSettings()
+    transfer: TransferSettings = TransferSettings()
+    audits: AuditSettings = AuditSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
     discovery: DiscoverySettings = DiscoverySettings()
     placement: PlacementSettings = PlacementSettings()
+    scaling: ScalingSettings = ScalingSettings()
+    cutting: CutSettings = CutSettings()
     permits: PermitSettings = PermitSettings()
     liveness: LivenessSettings = LivenessSettings()
     ray: RaySettings = RaySettings()
     gateway: GatewaySettings = GatewaySettings()
     log: LogSettings = LogSettings()
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where settings of different rooms contradict each other."""
+        set_aside, needed = self.ray.shard_memory_bytes, 2 * self.scaling.process_bytes
+        if self.scaling.memory_bytes is None and set_aside is not None and set_aside < needed:
+            raise ValueError(
+                f"ray.shard_memory_bytes is {set_aside}: expected at least twice scaling.process_bytes, "
+                f"{self.scaling.process_bytes}, which a shard takes that holds nothing"
+            )
+
     @property
     def shard_settings(self) -> ShardSettings:
         """What a shard is given."""
         return ShardSettings(
-            api=self.api, watch=self.watch, store=self.store, feeds=self.feeds, wire=self.wire
+            api=self.api,
+            watch=self.watch,
+            store=self.store,
+            feeds=self.feeds,
+            wire=self.wire,
+            transfer=self.transfer,
+            audits=self.audits,
+            snapshots=self.snapshots,
+            lease_s=self.liveness.lease,
         )
 
     @property
@@ -179,10 +206,19 @@ class ShoalSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         return CoordinatorSettings(
             follow=self.follow,
             placement=self.placement,
+            scaling=self._scaling,
+            cutting=self.cutting,
             permits=self.permits,
             discovery=self.discovery,
             liveness=self.liveness,
         )
+
+    @property
+    def _scaling(self) -> ScalingSettings:
+        """What is said in one place for both: Ray sets aside what a shard may take."""
+        if self.scaling.memory_bytes is None and self.ray.shard_memory_bytes is not None:
+            return msgspec.structs.replace(self.scaling, memory_bytes=self.ray.shard_memory_bytes)
+        return self.scaling
 
 
 def load_settings(path: str | Path | None) -> ShoalSettings:

@@ -16,6 +16,7 @@ from ..shards.logs import Level, configure_logging
 from ..shards.model.errors import NotReady
 from ..shards.model.partitions import Epoch, PartitionId, ShardId
 from ..shards.settings import ApiSettings
+from .commands import Order
 from .coordinator import Coordinator
 from .permits import LeaseId
 from .routes import RouteTable
@@ -78,6 +79,14 @@ class CoordinatorActor:
     async def status(self) -> CoordinatorStatus:
         """As `CoordinatorHandle.status`."""
         return (await self._running()).status()
+
+    async def order(self, order: Order) -> tuple[str, ...]:
+        """As `CoordinatorHandle.order`."""
+        return (await self._running()).order(order)
+
+    async def explain(self, about: str = "") -> tuple[str, ...]:
+        """As `CoordinatorHandle.explain`."""
+        return (await self._running()).explain(about)
 
     async def acquire_permit(
         self, shard: ShardId, partition: PartitionId, timeout_s: float = 30.0

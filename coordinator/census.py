@@ -1,20 +1,19 @@
-"""What each partition weighs: a load measured from its shard's statistics, or a guess by kind until there is
-one.
+"""What each partition weighs: by its load as measured (`planning.loads`), or a guess by kind until there is one.
 
-Pure; time is passed in. The weight is a whole number of "objects at rest", so that comparing loads is exact.
-The last measurement outlives the shard it came from: a partition that has to be listed again weighs what it
-did.
+Pure; time is passed in. The weight is a whole number of "objects at rest", so that comparing weights is exact. It is
+what is balanced over shards; how much a shard can take, and when a partition is too much for one, is `planning`'s.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
-from ..shards.model.partitions import OneNamespace, Partition, PartitionId, ShardId
-from ..shards.model.queries import PartitionStatistics, ShardStatistics
-from .settings import PlacementSettings
+from ..shards.model.partitions import HASH_END, HashRange, OneNamespace, Partition, PartitionId
+from ..shards.model.queries import ShardStatistics
+from .planning.loads import OBJECT_BYTES, Loads
+from .planning.measures import Load
+from .settings import CutSettings, PlacementSettings, ScalingSettings
 
 HINTS = {
     "pods": 8000,
@@ -39,85 +38,65 @@ _HINT = 50
 """Every other kind."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What is known about one partition."""
-
-    objects: int
-    body_bytes: int
-    events_per_s: float
-    """Smoothed."""
-
-
-@dataclass(slots=True)
-class _Count:
-    """The last reading of an event counter, to tell a rate from the next one."""
-
-    shard: ShardId
-    incarnation: str
-    events: int
-    at: float
-
-
 class Census:
-    """Loads of all partitions."""
+    """Loads and weights of all partitions."""
 
-    def __init__(self, settings: PlacementSettings) -> None:
+    def __init__(
+        self,
+        settings: PlacementSettings,
+        scaling: ScalingSettings | None = None,
+        cutting: CutSettings | None = None,
+    ) -> None:
+        self.loads = Loads(settings, scaling, cutting)
         self._settings = settings
-        self._loads: dict[PartitionId, Load] = {}
-        self._counts: dict[PartitionId, _Count] = {}
+        self._dropped_cost = (cutting or CutSettings()).dropped_cost
 
     def take(self, statistics: ShardStatistics, now: float) -> None:
-        """Takes in what one shard reports. A partition that is not complete yet says nothing about its
-        weight.
-        """
-        shard = ShardId(statistics.shard)
-        for entry in statistics.partitions:
-            if entry.state == "synced":
-                self._take_partition(entry, shard, statistics.incarnation, now)
+        """Takes in what one shard reports. A partition that is not complete yet says nothing about its weight."""
+        self.loads.take(statistics, now)
 
     def keep_only(self, partitions: Iterable[PartitionId]) -> None:
         """Forgets all other partitions."""
-        kept = set(partitions)
-        for gone in [known for known in self._loads if known not in kept]:
-            del self._loads[gone]
-            self._counts.pop(gone, None)
+        self.loads.keep_only(partitions)
 
     def load(self, partition: PartitionId) -> Load | None:
-        """The last load measured."""
-        return self._loads.get(partition)
+        """The last load measured. It outlives the shard it was measured on."""
+        return self.loads.load(partition)
 
     def weight(self, partition: Partition) -> int:
         """At least 1."""
-        load = self._loads.get(partition.id)
-        if load is None:
-            hint = HINTS.get(partition.resource.name, _HINT)
-            # Who carves a namespace out does so because much of the resource is in it.
-            return self._settings.partition_weight + (
-                hint // 2 if isinstance(partition.cover, OneNamespace) else hint
-            )
+        load = self.loads.load(partition.id)
         return (
-            self._settings.partition_weight
-            + load.objects
-            + load.body_bytes // self._settings.bytes_per_weight
-            + math.ceil(load.events_per_s * self._settings.event_weight)
+            self.weight_of(load) if load is not None else self._settings.partition_weight + _hint(partition)
         )
 
-    def _take_partition(
-        self, entry: PartitionStatistics, shard: ShardId, incarnation: str, now: float
-    ) -> None:
-        events = sum(count for kind, count in entry.events.items() if kind != "bookmark")
-        before = self._counts.get(entry.partition)
-        old = self._loads.get(entry.partition)
-        rate = old.events_per_s if old else 0.0
-        if (
-            before is not None
-            and (before.shard, before.incarnation) == (shard, incarnation)
-            and now > before.at
-            and events >= before.events
-        ):
-            passed_s = now - before.at
-            share = 1.0 - math.exp(-passed_s / self._settings.smoothing_s)
-            rate += share * ((events - before.events) / passed_s - rate)
-        self._counts[entry.partition] = _Count(shard, incarnation, events, now)
-        self._loads[entry.partition] = Load(entry.objects, entry.body_bytes, rate)
+    def weight_of(self, load: Load) -> int:
+        """What a partition with this load weighs."""
+        settings = self._settings
+        events = load.events_per_s + self._dropped_cost * load.dropped_per_s
+        work = events * settings.event_weight + load.queries_per_s * settings.query_weight
+        return (
+            settings.partition_weight
+            + load.objects
+            + load.body_bytes // settings.bytes_per_weight
+            + math.ceil(max(work, load.cpu * settings.core_weight))
+        )
+
+    def weigh(self, name: PartitionId, partition: Partition) -> tuple[int, int]:
+        """Weight, and bytes it takes."""
+        load = self.loads.load(name)
+        if load is not None:
+            return self.weight_of(load), load.memory_bytes
+        hint = _hint(partition)
+        return self._settings.partition_weight + hint, 2 * OBJECT_BYTES * hint
+
+
+def _hint(partition: Partition) -> int:
+    hint = HINTS.get(partition.resource.name, _HINT)
+    match partition.cover:
+        case HashRange(low=low, high=high):
+            return max(hint * (high - low) // HASH_END, 1)
+        case OneNamespace():
+            # Who carves a namespace out does so because much of the resource is in it.
+            return hint // 2
+    return hint

@@ -11,23 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 
+from ..shards.api.client import ApiConnection
 from ..shards.handle import ShardProvider
 from ..shards.model.errors import ShoalError
-from ..shards.model.partitions import Epoch, ShardId
+from ..shards.model.partitions import Epoch, HashRange, PartitionId, ShardId
+from ..shards.model.resources import Resource
+from ..shards.model.transfers import Profile
 from .catalogue import Catalogue, build_catalogue, compare_catalogues
-from .census import Census
+from .commands import Order
 from .decide import Decider, Decision
-from .discovery import Connection, Discovery, Snapshot
-from .instructions import Adopt, Observation, Release, Retire, ShardView, inherited, moves
+from .discovery import Discovery, Snapshot
+from .instructions import Adopt, Observation, Release, Retire, ShardView, Switch
+from .ordering import carry_out
 from .partitioning import Partitioning, partition_resources
 from .permit_desk import PermitDesk
+from .planning.explaining import explain
+from .planning.planner import LoadPlanner
 from .report import Looks, report
 from .roster import Roster
 from .routes import RouteTable
+from .selecting import Selecting
 from .settings import CoordinatorSettings
 from .status import CoordinatorStatus
 
@@ -42,7 +51,7 @@ class Coordinator:
     def __init__(
         self,
         *,
-        connection: Connection,
+        connection: ApiConnection,
         provider: ShardProvider,
         settings: CoordinatorSettings,
         shard_count: int,
@@ -62,11 +71,12 @@ class Coordinator:
         self._connection = connection
         self._discovery = Discovery(connection, settings.discovery)
         self._changed = asyncio.Event()
+        self._selecting = Selecting(connection, self._changed.set)
         self._roster = Roster(
             provider, settings.liveness, lost=self.permits.shard_gone, judged=self._changed.set
         )
-        self._decider = Decider(settings.placement, settings.follow.secrets)
-        self._census = Census(settings.placement)
+        self._planner = LoadPlanner(settings, shard_count)
+        self._decider = Decider(settings.placement, settings.follow.secrets, self._planner)
         self._snapshot: Snapshot | None = None
         self._catalogue: Catalogue | None = None
         self._partitioning = Partitioning((), ())
@@ -74,8 +84,12 @@ class Coordinator:
         self._table = RouteTable()
         self._decision = Decision()
         self._plan: tuple[str, ...] = ()
+        self._planned: list[ShardId] = []
+        """The shards there are to be, by the last plan; empty before the first."""
         self._routers_epoch = used_epoch
         self._errors: Counter[str] = Counter()
+        self._switched = False
+        """A switch has come to its outcome, and the old copies stand still until the table says so."""
         self._published = asyncio.Event()
         self._look_now = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -100,12 +114,14 @@ class Coordinator:
         async with self._roster, asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow_discovery(), name="coordinator discovery")
             tasks.create_task(self._make_passes(), name="coordinator passes")
+            tasks.create_task(self._selecting.run(), name="coordinator probes")
 
     def resize(self, shard_count: int) -> None:
         """Changes how many shards there are; those that leave end when others serve what they have."""
         if shard_count < 1:
             raise ValueError(f"at least one shard is needed, not {shard_count}")
         self._shard_count = shard_count
+        self._planner.resize(shard_count)
         self._changed.set()
 
     # -- for routers and people ----------------------------------------------------------------------------------
@@ -124,18 +140,39 @@ class Coordinator:
                     await self._published.wait()
         return self._table
 
+    def order(self, order: Order) -> tuple[str, ...]:
+        """Takes an order by hand; what will come of it, line by line (`coordinator.ordering`).
+
+        Raises:
+            NotReady, NotFound, Conflict, BadRequest: it cannot be, and why; nothing has changed.
+        """
+        lines = carry_out(order, self._decider, self._planner)
+        _log.info("ordered by hand", extra={"order": str(order)})
+        self._changed.set()
+        return lines
+
+    def explain(self, about: str = "") -> tuple[str, ...]:
+        """Why shards, cuts and places are as they are, and what would change them (`planning.explaining`).
+
+        Raises:
+            NotFound: nothing is known of what is asked about.
+        """
+        lines = explain(self._planner, about)
+        others = (*self._decider.by_hand.lines(), *self._decision.postponed)
+        return (*lines, *(line for line in others if about in line))
+
     def status(self) -> CoordinatorStatus:
         """What is followed, by whom, and what is waited for."""
         return report(
             now=asyncio.get_running_loop().time(),
             table=self._table,
-            goal=self._decider.goal,
+            decider=self._decider,
             decision=self._decision,
             plan=self._plan,
             catalogue=self._catalogue,
             partitioning=self._partitioning,
             members=self._roster.members,
-            census=self._census,
+            census=self._planner.census,
             permits=self.permits.status(),
             looks=self._looks,
             errors=dict(self._errors),
@@ -196,7 +233,8 @@ class Coordinator:
         while True:
             self._changed.clear()
             try:
-                await self.step()
+                # NB: after a switch nobody is asked first: until the table is out nothing new is shown.
+                await self.step(ask=not self._switched)
             except Exception:  # noqa: BLE001 - the next pass starts from what it sees then
                 self._errors["step"] += 1
                 _log.exception("pass failed")
@@ -207,57 +245,93 @@ class Coordinator:
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()
 
-    async def step(self) -> None:
-        """One pass: observe, decide, perform."""
+    async def step(self, *, ask: bool = True) -> None:
+        """One pass: observe, decide, perform. Without `ask` by what shards have said already."""
+        self._switched = False
         now = asyncio.get_running_loop().time()
-        self._roster.set_wanted([ShardId(f"shard-{number}") for number in range(self._shard_count)], now)
-        views = await self._roster.observe()
+        if ask:
+            await self._roster.find(now)
+        self._roster.set_wanted(self._members(), now)
+        views = await self._roster.observe() if ask else self._roster.views()
         self._decision = self._decider.decide(self._observation(views))
+        self._roster.set_wanted(self._members(), now)
         await self._perform(self._decision)
 
+    def _members(self) -> list[ShardId]:
+        """The shards that are to run: before anything was planned also those that a predecessor has left."""
+        if self._decision.orders is not None:
+            self._planned = list(self._decision.orders.members)
+        if self._planned:
+            return self._planned
+        some = [ShardId(f"shard-{number}") for number in range(self._shard_count)]
+        return [*some, *(member.shard for member in self._roster.members if member.shard not in some)]
+
     def _observation(self, views: tuple[ShardView, ...]) -> Observation:
-        now = asyncio.get_running_loop().time()
-        partitions = self._partitioning.partitions
         for view in views:
             if view.statistics is not None and view.answered_at is not None and view.lives:
-                self._census.take(view.statistics, view.answered_at)
+                self._planner.take(view.statistics, view.answered_at)
                 if any(entry.state == "gone" for entry in view.statistics.partitions):
                     self._look_now.set()  # discovery will tell whether it is
-        self._census.keep_only(partition.id for partition in partitions)
         return Observation(
-            now=now,
+            now=asyncio.get_running_loop().time(),
             catalogue=self._catalogue,
-            partitions=partitions,
-            weights={partition.id: self._census.weight(partition) for partition in partitions},
+            resources=tuple(
+                dataclasses.replace(one, selects=fields)
+                if (fields := self._selecting.fields(one.resource))
+                else one
+                for one in self._partitioning.resources
+            ),
             shards=views,
             server_version=self._snapshot.server_version if self._snapshot else b"",
             routers_epoch=self._routers_epoch,
         )
 
     async def _perform(self, decision: Decision) -> None:
-        if decision.plan is not None and decision.plan.placings:
-            self._plan = decision.plan.explain()
+        orders = decision.orders
+        if orders is not None and orders.plan.placings:
+            self._plan = orders.plan.explain()
+        switch_s = self._settings.placement.switch_timeout_s
         adopts = [instruction for instruction in decision.instructions if isinstance(instruction, Adopt)]
         releases = [instruction for instruction in decision.instructions if isinstance(instruction, Release)]
         publishing = self._decider.table.epoch > self._table.epoch
-        if publishing and not await self._hand_over(self._decider.table):
-            return
         # NB: a shard takes an epoch before routers see it, and gives up a partition only after.
         await self._roster.tell(adopts, until_one=publishing)
+        for passing in decision.passing:  # to shards that were told to go on, if they stood still
+            await self._roster.pass_on(passing, timeout_s=switch_s, lenient=True)
         if publishing:
             self._publish(self._decider.table)
+        for instruction in decision.instructions:
+            if isinstance(instruction, Switch):
+                self._roster.begin(instruction, self._outcome, timeout_s=switch_s)
         await self._roster.tell(releases, until_one=False)
         for instruction in decision.instructions:
             if isinstance(instruction, Retire):
-                await self._roster.retire(instruction.shard)
+                self._roster.retire(instruction.shard)
+        self._look_into(orders.profiles if orders is not None else ())
 
-    async def _hand_over(self, table: RouteTable) -> bool:
-        """Before a table is published: what it moves is handed over. False if that has to be tried again."""
-        if self._table.epoch:
-            passing = moves(self._table, table)
-        else:
-            passing = inherited((member.view() for member in self._roster.members), table)
-        return not passing or await self._roster.hand_over(passing, table.epoch)
+    def _look_into(self, partitions: Sequence[PartitionId]) -> None:
+        """Has shards say where the load of these partitions is, and the API server by what it selects them; planning
+        gets the answers when they come.
+        """
+        concerned: set[Resource] = set()
+        for route in self._table.routes:
+            if route.partition.id in partitions:
+                self._roster.profile(route.shard, route.partition.id, self._profiled)
+            elif not isinstance(route.partition.cover, HashRange):
+                continue
+            concerned.add(route.partition.resource)
+        followed = self._catalogue.followed if self._catalogue is not None and concerned else ()
+        self._selecting.want(known for known in followed if known.resource in concerned)
+
+    def _profiled(self, profile: Profile) -> None:
+        self._planner.take_profile(profile, asyncio.get_running_loop().time())
+
+    def _outcome(self, switch: Switch, why: str) -> None:
+        """A switch has succeeded, or failed if there is a reason why: the next pass begins at once."""
+        now = asyncio.get_running_loop().time()
+        self._decider.switched(switch.number, switch.attempt, why, now)
+        self._switched = self._switched or not why
+        self._changed.set()
 
     def _publish(self, table: RouteTable) -> None:
         self._table = table

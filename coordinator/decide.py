@@ -1,108 +1,162 @@
 """One pass of the coordinator: what is seen, compared with what should be, gives instructions. Pure.
 
-Level-triggered: nothing is remembered that could not be seen again, except the goal (so that plans do not
-waver) and times. So it does not matter why a shard does not hold a partition it should hold (it restarted, an
-instruction was lost): it is told again. A coordinator that comes back adopts what its predecessor's shards
-hold as the placement and goes on from the highest epoch it sees.
+What is served is the published route table; what should be is said by a planner (`Orders`), and by people before it
+(`coordinator.by_hand`). They are compared copy by copy (`coordinator.replacing`): where the old copies are complete, a
+hand-off begins (`coordinator.handoff`), and the table changes when it has come to its end. Where none is complete (the
+shard died, or was started again) there is nothing to hand over: the table changes at once, and the new shard lists the
+API server. A coordinator that comes back takes what shards hold for the table (`coordinator.learning`) and goes on
+from the highest epoch it sees.
 
-*Who serves.* A partition is routed to the shard it is placed on, with one exception: a move. While the old
-shard lives and has a complete copy, it stays on the route; the new shard adopts, and when it is complete a
-table is published with it; the old one is told to release only after that, and after a grace period. (The new
-shard lists the API server for it; a hand-off of entries will replace that step and none of the order.)
+*Who serves.* Of one resource the covers in a table divide it: they are complete, and no two overlap. A copy that is
+complete is on the route until another that is complete, and knows how far the first one was, takes its place in a
+table; it is told to release only after that, and after a grace period.
 
-*Epochs.* An epoch is never used twice for one partition by two shards: each pass that publishes or starts a
-move takes new ones, above everything seen and issued; what a move adopts gets another than what is published
-with it. All shards are told the new epoch before it is published, with everything they serve: so it can be
-learnt from them afterwards, and a resource whose description changed is followed anew (the shard compares).
-Where even that fails (all shards gone), routers show the epoch they have, and a greater one is published.
+*Epochs.* An epoch is never used twice for one partition by two shards: each pass that publishes, switches or tells of
+what is on its way takes new ones, above everything seen and issued. All shards are told the new epoch before it is
+published, with everything they serve: so it can be learnt from them afterwards, and a resource whose description
+changed is followed anew (the shard compares). Where even that fails (all shards gone), routers show the epoch they
+have, and a greater one is published.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeAlias
 
-from ..shards.handle import Assignment
-from ..shards.model.partitions import Epoch, Partition, PartitionId, ShardId
-from ..shards.model.queries import PartitionStatistics
-from ..shards.model.resources import ResourceType
-from .catalogue import SECRETS, Catalogue
-from .instructions import Adopt, Instruction, Observation, Publish, Release, Retire, ShardView
-from .placement import Plan, place
+import msgspec
+
+from ..shards.model.covers import divide
+from ..shards.model.errors import Broken
+from ..shards.model.partitions import Cover, Epoch, PartitionId
+from ..shards.model.resources import Resource
+from .by_hand import ByHand
+from .cuts import Cut
+from .differences import overlap
+from .handoff import Copy
+from .handoffs import HandOffs
+from .inheritance import INHERITANCE, Inheritance, witnesses
+from .instructions import Instruction, Observation, Passing, Publish, Switch
+from .learning import Witness, learn
+from .opening import Opener
+from .planning.orders import NOT_WANTED, Divisible, Orders, Seat, Situation
+from .replacing import replace
 from .routes import Route, RouteTable
 from .settings import PlacementSettings, SecretsRule
+from .sight import Sight
+from .telling import Telling
+from .wanting import NOBODY, Planner, Wish, after, cut_of, unplaced, unwanted, wish
 
-_PENDING_BLOCKS_S = 300.0
-"""Nothing moves while partitions are being listed, for their weight is a guess; this long each at most."""
-_LEAP = 1000
+Served: TypeAlias = Mapping[Resource, tuple[Copy, ...]]
+
+_PENDING_BLOCKS_S: Final = 300.0
+"""Nothing moves for the balance while partitions are being listed, for their weight is a guess; this long each at
+most."""
+_LEAP: Final = 1000
 """A coordinator that comes back begins this far above the highest epoch it sees: what shards were told that
 are away now, and nobody else was, it cannot see."""
-_GONE_PAUSE_S = 10.0
-"""Between two attempts at a resource that discovery shows and its shard found gone."""
 
 
 class Decision(NamedTuple):
-    """Instructions in the order they are to be carried out: all up to `Publish`, it, then the rest."""
+    """Instructions in the order they are to be carried out: all up to `Publish`, it, then the rest. `Switch`es are
+    begun before the others and waited for by nobody.
+    """
 
     instructions: tuple[Instruction, ...] = ()
-    plan: Plan | None = None
+    orders: Orders | None = None
+    """What was to be brought about; None if nothing could be decided."""
     waiting_for: tuple[str, ...] = ()
     """Why nothing could be decided, as sentences."""
-
-
-@dataclass(slots=True)
-class _Pass:
-    """What one decision works with."""
-
-    seen: Observation
-    catalogue: Catalogue
-    views: Mapping[ShardId, ShardView]
-    held: Mapping[ShardId, Mapping[PartitionId, PartitionStatistics]]
-    types: Mapping[PartitionId, ResourceType]
-    owners: dict[PartitionId, ShardId]
-    routed: dict[PartitionId, ShardId] = field(default_factory=dict)
-
-    def lives(self, shard: ShardId | None) -> bool:
-        view = None if shard is None else self.views.get(shard)
-        return view is not None and view.lives
-
-    def state(self, shard: ShardId | None, partition: PartitionId) -> str | None:
-        """State of the partition there; None if it is not held."""
-        entry = None if shard is None else self.held.get(shard, {}).get(partition)
-        return entry.state if entry else None
+    postponed: tuple[str, ...] = ()
+    """What should change and does not yet, with the reason, as sentences."""
+    passing: tuple[Passing, ...] = ()
+    """What the new table moves without a hand-off to a shard that has it already. To be carried out before it is
+    published, as far as shards answer."""
 
 
 class Decider:
     """Decides; keeps the published table and the little memory it needs."""
 
-    def __init__(self, settings: PlacementSettings, secrets: SecretsRule) -> None:
+    def __init__(self, settings: PlacementSettings, secrets: SecretsRule, planner: Planner) -> None:
         self.table = RouteTable()
-        self.goal: dict[PartitionId, ShardId] = {}
+        self.handoffs = HandOffs(settings)
+        self.by_hand = ByHand()
+        self.sight: Sight | None = None
+        """What the last decision rested on."""
+        self.situation: Situation | None = None
+        """How things are, without what was ordered by hand."""
         self._settings = settings
-        self._secrets = secrets
+        self._planner = planner
+        self._telling = Telling(secrets, settings.release_grace_s)
+        self._inheritance = Inheritance(self.handoffs.limits.switch_s)
         self._issued = Epoch(0)
-        self._superfluous_since: dict[tuple[ShardId, PartitionId], float] = {}
-        self._told_gone_at: dict[tuple[ShardId, PartitionId], float] = {}
         self._pending_since: dict[PartitionId, float] = {}
-        self._uneven_since: float | None = None
+        self._relieved_at: dict[Copy, float] = {}
+        """When copies were routed last, of the last few seconds: readers may still be on their way to them."""
+
+    def switched(self, number: int, attempt: int, why: str, now: float) -> None:
+        """The outcome of a `Switch`: it succeeded, or failed if there is a reason why."""
+        if number == INHERITANCE:
+            self._inheritance.outcome(attempt, why, now)
+        else:
+            self.handoffs.outcome(number, attempt, why, now)
 
     def decide(self, seen: Observation) -> Decision:
         """One pass."""
         waiting = self._waits_for(seen)
         if waiting or seen.catalogue is None:
             return Decision(waiting_for=waiting)
-        work = self._begin(seen, seen.catalogue)
-        plan = self._plan(work)
-        work.routed = self._routes(work)
-        published = self._publication(work)
-        instructions = self._assignments(work, publishing=bool(published))
+        sight = self.sight = Sight(seen, seen.catalogue)
+        self._issued = self._highest_epoch(sight)
+        self.handoffs.notice(sight)
+        grace_s = self._settings.release_grace_s
+        self._relieved_at = {copy: at for copy, at in self._relieved_at.items() if sight.now - at <= grace_s}
+        served = self._served(sight)
+        self.situation = self._situation(sight, served)
+        situated = self.by_hand.situated(self.situation)
+        orders = self.by_hand.applied(self._planner.orders(situated), situated)
+        wishes = {
+            divisible.resource: wish(
+                divisible, served[divisible.resource], self.handoffs.of(divisible.resource), orders
+            )
+            for divisible in seen.resources
+        }
+        self._withdraw(sight, served, wishes)
+        replaced = {
+            resource: replace(
+                sight,
+                served[resource],
+                wished,
+                self.handoffs.of(resource),
+                orders,
+                set_back=self.handoffs.setback(resource, sight.now) is not None,
+            )
+            for resource, wished in wishes.items()
+        }
+        routed = [copy for one in replaced.values() for copy in one.copies]
+        postponed = [why for one in replaced.values() for why in one.postponed]
+        if not self.table.epoch:
+            inheriting = self._inherit(sight, routed)
+            if self._inheritance.waits:
+                waits = ("what a predecessor's shards let be shown is being handed over",)
+                return Decision(tuple(inheriting), orders, waits, tuple(postponed))
+        first = not self.table.epoch
+        passing = self._passing_at_once(sight, served, routed)
+        published = self._publication(sight, routed)
+        if not first:
+            opener = Opener(sight, self.handoffs, self.by_hand, orders, self._settings.moves_at_once)
+            postponed += opener.open(replaced.values(), self._relieved_at)
+        instructions: list[Instruction] = [*self._switches(sight)]
+        instructions += self._adoptions(sight, routed, publishing=bool(published))
         instructions += published
-        instructions += self._releases(work)
-        return Decision(tuple(instructions), plan)
+        instructions += self._telling.releases(
+            sight,
+            {copy.partition.id: copy.shard for copy in routed},
+            self.handoffs,
+            epoch=self.table.epoch,
+        )
+        return Decision(tuple(instructions), orders, (), tuple(postponed), passing if published else ())
 
-    # -- what there is
-    # ----------------------------------------------------------------------------------------
+    # -- what there is ---------------------------------------------------------------------------------------
 
     def _waits_for(self, seen: Observation) -> tuple[str, ...]:
         if seen.catalogue is None:
@@ -116,242 +170,186 @@ class Decider:
             return ("no shard is healthy",)
         return ()
 
-    def _begin(self, seen: Observation, catalogue: Catalogue) -> _Pass:
-        by_resource = {known.resource: known for known in catalogue.followed}
-        work = _Pass(
-            seen,
-            catalogue,
-            views={view.shard: view for view in seen.shards},
-            held={view.shard: view.holds() for view in seen.shards},
-            types={partition.id: by_resource[partition.resource] for partition in seen.partitions},
-            owners={},
-        )
-        self._issued = self._highest_epoch(seen)
-        if self.table.epoch:
-            work.owners = {
-                route.partition.id: route.shard
-                for route in self.table.routes
-                if route.partition.id in work.types
-            }
-        else:
-            work.owners = _learn(work)
-        for partition in work.types:
-            if work.state(work.owners.get(partition), partition) == "pending":
-                self._pending_since.setdefault(partition, seen.now)
-            else:
-                self._pending_since.pop(partition, None)
-        return work
-
-    def _highest_epoch(self, seen: Observation) -> Epoch:
+    def _highest_epoch(self, sight: Sight) -> Epoch:
         """The highest epoch that may have been used, by this coordinator or one before it."""
-        reported = [
-            entry.epoch
-            for view in seen.shards
-            if view.statistics is not None
-            for entry in view.statistics.partitions
-        ]
-        highest = max(self._issued, seen.routers_epoch, *reported, Epoch(0))
+        highest = max(self._issued, sight.highest_epoch())
         if self._issued == 0 and highest > 0:
             highest = Epoch(highest + _LEAP)
         return highest
 
-    # -- where it should be
-    # -----------------------------------------------------------------------------------
+    def _served(self, sight: Sight) -> Served:
+        """What is served of each resource, by the table or, before there is one, by what shards hold."""
+        if self.table.epoch:
+            by_table: dict[Resource, list[Copy]] = {resource: [] for resource in sight.types}
+            for route in self.table.routes:
+                if route.partition.resource in by_table:
+                    by_table[route.partition.resource].append(Copy(route.partition, route.shard))
+            return {resource: tuple(copies) for resource, copies in by_table.items()}
+        served: dict[Resource, tuple[Copy, ...]] = dict.fromkeys(sight.types, ())
+        found: dict[Resource, list[Witness]] = {}
+        for witness in witnesses(sight):
+            found.setdefault(witness.copy.partition.resource, []).append(witness)
+        for resource in served:
+            learnt = learn(resource, found.get(resource, ()))
+            if learnt is not None:
+                served[resource] = unplaced(learnt.cut.partitions(resource), learnt.copies)
+        return served
 
-    def _plan(self, work: _Pass) -> Plan:
-        """Sets the goal."""
-        current: dict[PartitionId, ShardId] = {}
-        fixed: dict[PartitionId, ShardId] = {}
-        for partition in work.types:
-            for shard in (self.goal.get(partition), work.owners.get(partition)):
-                if shard is None or not work.lives(shard) or work.views[shard].leaving:
-                    continue
-                if work.views[shard].state == "suspect":
-                    fixed[partition] = shard
-                else:
-                    current[partition] = shard
-                break
-        candidates = [view.shard for view in work.seen.shards if view.state == "healthy" and not view.leaving]
-        plan = place(
-            {partition: work.seen.weights[partition] for partition in work.types if partition not in fixed},
-            candidates,
-            current,
-            self._settings,
-            moves=self._moves_allowed(work),
-            unavailable={
-                view.shard: "is leaving" if view.leaving else f"is {view.state}"
-                for view in work.seen.shards
-                if view.shard not in candidates
-            },
-        )
-        if not plan.uneven:
-            self._uneven_since = None
-        elif self._uneven_since is None:
-            self._uneven_since = work.seen.now
-        # Without any candidate what is placed stays as it is.
-        kept = {partition: shard for partition, shard in self.goal.items() if partition in work.types}
-        self.goal = {**(kept if not candidates else {}), **plan.placement, **fixed}
-        return plan
-
-    def _moves_allowed(self, work: _Pass) -> int:
-        now = work.seen.now
-        if self._uneven_since is None or now - self._uneven_since < self._settings.settle_s:
-            return 0
-        if any(now - since < _PENDING_BLOCKS_S for since in self._pending_since.values()):
-            return 0
-        under_way = sum(
-            1
-            for partition, owner in work.owners.items()
-            if work.lives(owner) and self.goal.get(partition, owner) != owner
-        )
-        return max(self._settings.moves_at_once - under_way, 0)
-
-    # -- who serves it
-    # ----------------------------------------------------------------------------------------
-
-    def _routes(self, work: _Pass) -> dict[PartitionId, ShardId]:
-        routed: dict[PartitionId, ShardId] = {}
-        for partition in work.types:
-            owner, goal = work.owners.get(partition), self.goal.get(partition)
-            if goal is None:
-                if owner is not None:
-                    routed[partition] = owner
-                continue
-            if owner is not None and owner != goal and work.state(owner, partition) == "synced":
-                arrived = work.state(goal, partition)
-                if arrived in ("refused", "gone"):
-                    self.goal[partition] = owner  # the move is given up; the copy there is released below
-                routed[partition] = goal if arrived == "synced" else owner
-            else:
-                routed[partition] = goal
-        return routed
-
-    def _publication(self, work: _Pass) -> list[Instruction]:
-        """The new table, if it differs; it is ours from here on."""
-        table = RouteTable(
-            epoch=self.table.epoch,
-            catalogue=work.catalogue.followed,
-            routes=tuple(
-                Route(partition, work.routed[partition.id])
-                for partition in work.seen.partitions
-                if partition.id in work.routed
+    def _situation(self, sight: Sight, served: Served) -> Situation:
+        """What planning is told."""
+        copies = [copy for few in served.values() for copy in few]
+        under_way = [handoff for handoff in self.handoffs if handoff.keeps_arriving and not handoff.published]
+        recutting = {
+            handoff.resource: cut
+            for handoff in under_way
+            if handoff.resource in served
+            and (cut := cut_of(after(served[handoff.resource], handoff))) is not None
+            and cut != cut_of(served[handoff.resource])
+        }
+        return Situation(
+            now=sight.now,
+            resources=sight.seen.resources,
+            partitions=tuple(copy.partition for copy in copies),
+            placement={copy.partition.id: copy.shard for copy in copies if copy.shard != NOBODY},
+            seats=tuple(
+                Seat(
+                    view.shard,
+                    view.state,
+                    view.statistics.node if view.statistics else "",
+                    NOT_WANTED if view.leaving else "",
+                )
+                for view in sight.seen.shards
             ),
-            shards=tuple(view.shard for view in work.seen.shards),
-            server_version=work.seen.server_version,
-            excluded=work.catalogue.excluded,
+            promised={copy.partition.id: copy.shard for handoff in under_way for copy in handoff.arriving},
+            recutting=recutting,
+            barred=self.handoffs.barred(sight.now),
+            unsettled=self._unsettled(sight, copies),
         )
-        if table == self.table and self.table.epoch and self.table.epoch >= work.seen.routers_epoch:
-            return []
-        self._issued = Epoch(self._issued + 1)
-        self.table = RouteTable(
-            epoch=self._issued,
-            catalogue=table.catalogue,
-            routes=table.routes,
-            shards=table.shards,
-            server_version=table.server_version,
-            excluded=table.excluded,
-        )
-        return [Publish(self.table)]
 
-    # -- what shards are told
-    # ---------------------------------------------------------------------------------
+    def _unsettled(self, sight: Sight, copies: Iterable[Copy]) -> str:
+        """Why nothing is to move for the balance."""
+        pending = {copy.partition.id for copy in copies if sight.state(copy) == "pending"}
+        self._pending_since = {
+            partition: self._pending_since.get(partition, sight.now) for partition in sorted(pending)
+        }
+        young = sum(sight.now - since < _PENDING_BLOCKS_S for since in self._pending_since.values())
+        return f"{young} partitions are being listed" if young else ""
 
-    def _assignments(self, work: _Pass, *, publishing: bool) -> list[Instruction]:
-        """Adopt: what is routed, at the epoch of the table, and what is on its way, at an epoch of its
-        own.
-        """
-        serving: dict[ShardId, list[Assignment]] = {}
-        arriving: dict[ShardId, list[Assignment]] = {}
-        for partition in work.seen.partitions:
-            assignment = self._assignment(partition, work.types[partition.id])
-            route, goal = work.routed.get(partition.id), self.goal.get(partition.id)
-            for shard in dict.fromkeys((route, goal)):
-                if shard is None or not _may_be_told(work, shard):
-                    continue
-                entry = work.held[shard].get(partition.id)
-                told = entry is not None and not self._again(work, shard, entry)
-                if shard == route:
-                    if entry is None or not told or entry.epoch < self.table.epoch:
-                        serving.setdefault(shard, []).append(assignment)
-                elif publishing or not told:
-                    arriving.setdefault(shard, []).append(assignment)
-        instructions = [Adopt(shard, tuple(few), self.table.epoch) for shard, few in serving.items()]
-        if arriving:
-            self._issued = Epoch(self._issued + 1)
-            instructions += [Adopt(shard, tuple(few), self._issued) for shard, few in arriving.items()]
+    def _inherit(self, sight: Sight, routed: Sequence[Copy]) -> list[Instruction]:
+        """What has to be done before the first table."""
+        epoch = Epoch(self._issued + 1)
+        thaws = self._telling.thaws(sight, routed, epoch)
+        instructions = self._inheritance.due(sight, routed, epoch, thaws)
+        self._issued = epoch if instructions else self._issued
         return list(instructions)
 
-    def _assignment(self, partition: Partition, known: ResourceType) -> Assignment:
-        # What only readers need is left out: a new printer column is no reason to follow a resource anew.
-        needed = ResourceType(
-            resource=known.resource,
-            kind=known.kind,
-            namespaced=known.namespaced,
-            custom=known.custom,
-            selectable_fields=known.selectable_fields,
-            indexed_fields=known.indexed_fields,
-        )
-        redact = self._secrets == "redact" and (known.resource.group, known.resource.name) == SECRETS
-        return Assignment(partition=partition, resource_type=needed, redact=redact)
+    # -- hand-offs -------------------------------------------------------------------------------------------
 
-    def _again(self, work: _Pass, shard: ShardId, entry: PartitionStatistics) -> bool:
-        """Whether a partition that is held is to be told again: discovery shows what its shard found gone."""
-        if entry.state != "gone":
-            return False
-        key = (shard, entry.partition)
-        last = self._told_gone_at.get(key)
-        if last is not None and work.seen.now - last < _GONE_PAUSE_S:
-            return False
-        self._told_gone_at[key] = work.seen.now
-        return True
-
-    def _releases(self, work: _Pass) -> list[Instruction]:
-        """Release what is neither routed to a shard nor on its way there; retire shards that are done."""
-        instructions: list[Instruction] = []
-        superfluous: dict[tuple[ShardId, PartitionId], float] = {}
-        for view in work.seen.shards:
-            held = work.held[view.shard]
-            extra = [
-                partition
-                for partition in held
-                if view.shard not in (work.routed.get(partition), self.goal.get(partition))
-            ]
-            for partition in extra:
-                key = (view.shard, partition)
-                superfluous[key] = self._superfluous_since.get(key, work.seen.now)
-            due = tuple(
-                partition
-                for partition in extra
-                if work.seen.now - superfluous[view.shard, partition] >= self._settings.release_grace_s
+    def _withdraw(self, sight: Sight, served: Served, wishes: Mapping[Resource, Wish]) -> None:
+        for handoff in self.handoffs:
+            why = unwanted(
+                handoff, sight.types, served.get(handoff.resource, ()), wishes.get(handoff.resource)
             )
-            if due and _may_be_told(work, view.shard):
-                instructions.append(Release(view.shard, due, self.table.epoch))
-            if view.leaving and view.shard not in work.routed.values() and (not held or not view.lives):
-                instructions.append(Retire(view.shard))
-        self._superfluous_since = superfluous
-        self._forget(work)
-        return instructions
+            if why:
+                self.handoffs.happened(handoff, "withdrawn", sight.now, why)
 
-    def _forget(self, work: _Pass) -> None:
-        """Drops memory of what is not followed any more."""
-        for key in [key for key in self._told_gone_at if key[1] not in work.types]:
-            del self._told_gone_at[key]
-        for partition in [partition for partition in self._pending_since if partition not in work.types]:
-            del self._pending_since[partition]
+    def _switches(self, sight: Sight) -> list[Switch]:
+        """Switches of hand-offs that are complete; begun now."""
+        begun = []
+        for handoff in self.handoffs:
+            # Who is suspect answers again or is dead before long; until then its leave counts and cannot be taken back.
+            suspect = any(sight.lives(old.shard) and not sight.healthy(old.shard) for old in handoff.leaving)
+            if handoff.state == "complete" and sight.now >= handoff.not_before and not suspect:
+                self._issued = Epoch(self._issued + 1)
+                silent = tuple(copy for copy in handoff.leaving if not sight.lives(copy.shard))
+                passing = Passing(handoff.leaving, handoff.arriving, self._issued, silent)
+                after_it = self.handoffs.switch(handoff, sight)
+                begun.append(Switch(after_it.number, after_it.attempts, passing))
+        return begun
+
+    # -- the table and what shards are told ------------------------------------------------------------------
+
+    def _passing_at_once(self, sight: Sight, served: Served, routed: Sequence[Copy]) -> tuple[Passing, ...]:
+        """What is routed elsewhere without a hand-off, where there is anybody to be told: whoever had it and may
+        become complete after all, or has it already.
+        """
+        taken = {copy for handoff in self.handoffs for copy in handoff.arriving if handoff.state == "taken"}
+        unchanged = {copy for few in served.values() for copy in few}
+        still = set(routed)
+        passing = []
+        for copy in routed:
+            if copy in unchanged or copy in taken:
+                continue
+            before = served.get(copy.partition.resource, ())
+            givers = tuple(old for old in before if old not in still and overlap(old, copy))
+            silent = tuple(old for old in givers if sight.entry(old) is None)
+            if sight.entry(copy) is not None or len(silent) < len(givers):
+                passing.append(Passing(givers, (copy,), Epoch(self._issued + 1), silent))
+        return tuple(passing)
+
+    def _publication(self, sight: Sight, routed: Sequence[Copy]) -> list[Publish]:
+        """The new table, if it differs; it is ours from here on."""
+        seen = sight.seen
+        table = RouteTable(
+            epoch=self.table.epoch,
+            catalogue=sight.catalogue.followed,
+            routes=tuple(Route(copy.partition, copy.shard) for copy in _in_order(routed, seen.resources)),
+            shards=tuple(view.shard for view in seen.shards),
+            server_version=seen.server_version,
+            excluded=sight.catalogue.excluded,
+        )
+        if table == self.table and self.table.epoch and self.table.epoch >= seen.routers_epoch:
+            return []
+        self._issued = Epoch(self._issued + 1)
+        after = set(routed)
+        for route in self.table.routes:
+            if (copy := Copy(route.partition, route.shard)) not in after:
+                self._relieved_at[copy] = sight.now
+        self.table = msgspec.structs.replace(table, epoch=self._issued)
+        for handoff in self.handoffs:
+            if handoff.state == "taken":
+                self.handoffs.happened(handoff, "publish", sight.now)
+        return [Publish(self.table)]
+
+    def _adoptions(self, sight: Sight, routed: Sequence[Copy], *, publishing: bool) -> list[Instruction]:
+        arriving_epoch = Epoch(self._issued + 1)
+        adoptions = self._telling.adoptions(
+            sight,
+            routed,
+            tuple(self.handoffs),
+            epoch=self.table.epoch,
+            arriving_epoch=arriving_epoch,
+            publishing=publishing,
+        )
+        if any(adoption.epoch == arriving_epoch for adoption in adoptions):
+            self._issued = arriving_epoch
+        return list(adoptions)
 
 
-def _may_be_told(work: _Pass, shard: ShardId) -> bool:
-    view = work.views.get(shard)
-    return view is not None and view.state == "healthy" and view.fresh
+def _in_order(routed: Iterable[Copy], resources: Iterable[Divisible]) -> list[Copy]:
+    """By resource as they are listed, then as the cut has them.
 
-
-def _learn(work: _Pass) -> dict[PartitionId, ShardId]:
-    """Who holds what already: of several the one that is complete, then the one told last."""
-    best: dict[PartitionId, tuple[bool, int]] = {}
-    owners: dict[PartitionId, ShardId] = {}
-    for shard, entries in work.held.items():
-        for partition, entry in entries.items():
-            rank = (entry.state == "synced", int(entry.epoch))
-            if partition in work.types and (partition not in best or rank > best[partition]):
-                best[partition], owners[partition] = rank, shard
-    return owners
+    Raises:
+        Broken: of some resource an object would have no owner, or two. Rather no table than that one.
+    """
+    few: dict[Resource, dict[Cover, Copy]] = {}
+    for copy in routed:
+        known = few.setdefault(copy.partition.resource, {})
+        if copy.partition.cover in known:
+            raise Broken(
+                f"two shards are to serve {copy.partition.id}: {known[copy.partition.cover]} and {copy}"
+            )
+        known[copy.partition.cover] = copy
+    ordered: list[Copy] = []
+    for divisible in resources:
+        copies = few.get(divisible.resource, {})
+        cut = Cut.of(copies)
+        if cut is not None:
+            ordered += (copies[cover] for cover in cut.covers())
+        elif divide(copies):
+            ordered += copies.values()
+        elif copies:
+            raise Broken(
+                f"partitions overlap or leave something out: {[str(copy) for copy in copies.values()]}"
+            )
+    return ordered

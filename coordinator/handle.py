@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..shards.model.errors import RetryLater, TimedOut
 from ..shards.model.partitions import Epoch, PartitionId, ShardId
+from .commands import Order
 from .permits import LeaseId
 from .routes import RouteTable
 from .status import CoordinatorStatus
@@ -35,6 +36,23 @@ class CoordinatorHandle(Protocol):
 
     async def status(self) -> CoordinatorStatus:
         """What is followed, by whom, and what is waited for."""
+
+    async def order(self, order: Order) -> tuple[str, ...]:
+        """Takes an order by hand (`coordinator.commands`); what will come of it, line by line.
+
+        Raises:
+            NotReady: no routes are published yet.
+            NotFound: no such partition, resource or shard; the message names the closest.
+            Conflict, BadRequest: it cannot be as things are, or at all.
+        """
+
+    async def explain(self, about: str = "") -> tuple[str, ...]:
+        """Why shards, cuts and places are as they are, and what would change them, line by line; about a resource, a
+        partition or a shard, or about everything.
+
+        Raises:
+            NotFound: nothing of that name is known.
+        """
 
     async def acquire_permit(
         self, shard: ShardId, partition: PartitionId, timeout_s: float = 30.0
@@ -65,6 +83,14 @@ class LocalCoordinatorHandle:
     async def status(self) -> CoordinatorStatus:
         """As `CoordinatorHandle.status`."""
         return self._coordinator.status()
+
+    async def order(self, order: Order) -> tuple[str, ...]:
+        """As `CoordinatorHandle.order`."""
+        return self._coordinator.order(order)
+
+    async def explain(self, about: str = "") -> tuple[str, ...]:
+        """As `CoordinatorHandle.explain`."""
+        return self._coordinator.explain(about)
 
     async def acquire_permit(
         self, shard: ShardId, partition: PartitionId, timeout_s: float = 30.0

@@ -16,6 +16,7 @@ from ..shards.model.errors import NotReady, ShoalError
 from ..shards.model.partitions import Epoch, PartitionId, ShardId
 from ..shards.settings import ApiSettings
 from .actor import CoordinatorActor
+from .commands import Order
 from .permits import LeaseId
 from .routes import RouteTable
 from .settings import CoordinatorSettings
@@ -42,6 +43,14 @@ class RayCoordinatorHandle:
     async def status(self) -> CoordinatorStatus:
         """As `CoordinatorHandle.status`."""
         return await answered(self._actor().status.remote(), COORDINATOR)
+
+    async def order(self, order: Order) -> tuple[str, ...]:
+        """As `CoordinatorHandle.order`."""
+        return await answered(self._actor().order.remote(order), COORDINATOR)
+
+    async def explain(self, about: str = "") -> tuple[str, ...]:
+        """As `CoordinatorHandle.explain`."""
+        return await answered(self._actor().explain.remote(about), COORDINATOR)
 
     async def acquire_permit(
         self, shard: ShardId, partition: PartitionId, timeout_s: float = 30.0

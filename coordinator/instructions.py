@@ -1,17 +1,18 @@
-"""What a coordinator sees and what it tells shards and routers: the values around `coordinator.decide`.
-Pure.
-"""
+"""What a coordinator sees and what it tells shards and routers: the values around `coordinator.decide`. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ..shards.handle import Assignment
-from ..shards.model.partitions import Epoch, Partition, PartitionId, ShardId
+from ..shards.model.partitions import Epoch, PartitionId, ShardId
 from ..shards.model.queries import PartitionStatistics, ShardStatistics
+from ..shards.model.transfers import Sources
 from .catalogue import Catalogue
+from .handoff import Copy
+from .planning.orders import Divisible
 from .routes import RouteTable
 from .status import ShardState
 
@@ -53,9 +54,8 @@ class Observation:
     """Seconds of a monotonic clock."""
     catalogue: Catalogue | None
     """None until discovery has succeeded once."""
-    partitions: tuple[Partition, ...]
-    """The partitions of the catalogue."""
-    weights: Mapping[PartitionId, int]
+    resources: tuple[Divisible, ...]
+    """The resources of the catalogue, and how each may be cut."""
     shards: tuple[ShardView, ...]
     server_version: bytes = b""
     routers_epoch: Epoch = NOTHING_PUBLISHED
@@ -69,6 +69,8 @@ class Adopt:
     shard: ShardId
     assignments: tuple[Assignment, ...]
     epoch: Epoch
+    sources: Mapping[PartitionId, Sources] = field(default_factory=dict)
+    """Where those are to be received from that others hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,33 +97,31 @@ class Retire:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
-    """A partition passes from one shard to another with the next table."""
+class Passing:
+    """Objects pass from some copies to others. Givers let nobody be shown anything any more, and say how far they are
+    and what was shown; takers learn of it. Nobody may be sent to the takers before that.
+    """
 
-    partition: PartitionId
-    giver: ShardId
-    to: ShardId
-
-
-def moves(before: RouteTable, after: RouteTable) -> tuple[Move, ...]:
-    """What passes from shard to shard between two tables."""
-    givers = {route.partition.id: route.shard for route in before.routes}
-    return tuple(
-        Move(route.partition.id, givers[route.partition.id], route.shard)
-        for route in after.routes
-        if givers.get(route.partition.id, route.shard) != route.shard
-    )
+    givers: tuple[Copy, ...]
+    takers: tuple[Copy, ...]
+    epoch: Epoch
+    """Above all that givers were told before."""
+    silent: tuple[Copy, ...] = ()
+    """Givers whose shards are dead: they are not asked, and nobody knows what they let be shown."""
+    strangers: bool = False
+    """There may have been givers that nobody knows of: what was shown is not known, whatever the others say."""
 
 
-def inherited(views: Iterable[ShardView], after: RouteTable) -> tuple[Move, ...]:
-    """What may pass with the first table of a coordinator: nobody knows which holder its predecessor's table named."""
-    to = {route.partition.id: route.shard for route in after.routes}
-    return tuple(
-        Move(partition, view.shard, to[partition])
-        for view in views
-        for partition in view.holds()
-        if to.get(partition, view.shard) != view.shard
-    )
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """Carry a passing out, beside everything else, and tell its outcome (`Decider.switched`) at once."""
+
+    number: int
+    """Of the hand-off; 0: what a predecessor left behind."""
+    attempt: int
+    passing: Passing
+    lenient: bool = False
+    """Givers that do not answer count as dead: nobody can say what they let be shown. Takers always have to answer."""
 
 
-Instruction: TypeAlias = Adopt | Publish | Release | Retire
+Instruction: TypeAlias = Adopt | Publish | Release | Retire | Switch

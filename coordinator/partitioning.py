@@ -1,8 +1,7 @@
-"""From the resources followed to partitions: whole resources, and the namespaces that settings carve out.
-Pure.
+"""From the resources followed to how they may be cut: whole, and the namespaces that settings carve out. Pure.
 
-Invariant: the covers of one resource never overlap and together are everything, whatever the settings say.
-Cutting by load and by hash ranges builds on this and is not decided here.
+Settings say how a resource is cut to begin with, and what of that planning has to keep; cutting by load builds on it
+(`coordinator.planning`). Invariant: the covers of one resource divide it, whatever the settings say.
 """
 
 from __future__ import annotations
@@ -10,23 +9,34 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from ..shards.model.partitions import ExceptNamespaces, OneNamespace, Partition
+from ..shards.model.partitions import Partition
 from ..shards.model.resources import ResourceType
 from .patterns import parse_resource_name
+from .planning.orders import Divisible
+from .wanting import settled_cut
 
 
 class Partitioning(NamedTuple):
-    """The partitions, in the order of the resources, and the carvings that have no effect."""
+    """The resources in the order they are followed in, and the carvings that have no effect."""
 
-    partitions: tuple[Partition, ...]
+    resources: tuple[Divisible, ...]
     warnings: tuple[str, ...]
+
+    @property
+    def partitions(self) -> tuple[Partition, ...]:
+        """What there is if nothing but the settings cuts."""
+        return tuple(
+            partition
+            for divisible in self.resources
+            for partition in settled_cut(divisible).partitions(divisible.resource)
+        )
 
 
 def partition_resources(followed: Iterable[ResourceType], carve: Mapping[str, Sequence[str]]) -> Partitioning:
     """Cuts each resource as `carve` (``FollowSettings.carve``) says; what it does not name stays whole."""
     followed = tuple(followed)
     wanted = {text: (parse_resource_name(text), namespaces) for text, namespaces in carve.items()}
-    partitions: list[Partition] = []
+    resources: list[Divisible] = []
     used: set[str] = set()
     warnings: list[str] = []
     for known in followed:
@@ -41,17 +51,14 @@ def partition_resources(followed: Iterable[ResourceType], carve: Mapping[str, Se
                 warnings.append(
                     f"follow.carve[{text!r}]: {known.resource} has no namespaces, so it stays whole"
                 )
-        partitions.extend(cut(known, carved))
+        resources.append(
+            Divisible(
+                known.resource,
+                namespaced=known.namespaced,
+                carved=tuple(sorted(carved)),
+            )
+        )
     warnings.extend(
         f"follow.carve[{text!r}] matches no resource that is followed" for text in wanted if text not in used
     )
-    return Partitioning(tuple(partitions), tuple(warnings))
-
-
-def cut(known: ResourceType, namespaces: Iterable[str]) -> tuple[Partition, ...]:
-    """A partition for each of `namespaces` and one for all the rest; the whole resource for none."""
-    carved = tuple(sorted(set(namespaces)))
-    if not carved:
-        return (Partition(known.resource),)
-    rest = Partition(known.resource, ExceptNamespaces(carved))
-    return (*(Partition(known.resource, OneNamespace(namespace)) for namespace in carved), rest)
+    return Partitioning(tuple(resources), tuple(warnings))

@@ -11,7 +11,7 @@ from ..shards.model.partitions import Partition, PartitionId, ShardId
 from ..shards.model.queries import PartitionStatistics
 from .catalogue import Catalogue
 from .census import Census
-from .decide import Decision
+from .decide import Decider, Decision
 from .discovery_parse import Form
 from .partitioning import Partitioning
 from .routes import RouteTable
@@ -72,7 +72,7 @@ def report(
     *,
     now: float,
     table: RouteTable,
-    goal: Mapping[PartitionId, ShardId],
+    decider: Decider,
     decision: Decision,
     plan: tuple[str, ...],
     catalogue: Catalogue | None,
@@ -88,9 +88,12 @@ def report(
     catalogue = catalogue or Catalogue()
     routed = {route.partition.id: route.shard for route in table.routes}
     held = {member.shard: member.view().holds() for member in members}
+    goal = decision.orders.placement if decision.orders is not None else {}
+    # Before the first table, what there will be; then what is served.
+    served = tuple(route.partition for route in table.routes) or partitioning.partitions
     partitions = tuple(
         _partition(partition, routed.get(partition.id), goal.get(partition.id), held, census)
-        for partition in partitioning.partitions
+        for partition in served
     )
     shards = tuple(_shard(member, partitions, census, now) for member in members)
     discovery = looks.status(now)
@@ -105,7 +108,11 @@ def report(
     return CoordinatorStatus(
         epoch=table.epoch,
         waiting_for=tuple(waiting),
-        warnings=(*catalogue.warnings, *partitioning.warnings),
+        warnings=(
+            *catalogue.warnings,
+            *partitioning.warnings,
+            *(decision.orders.warnings if decision.orders is not None else ()),
+        ),
         shards=shards,
         followed=tuple(str(known.resource) for known in catalogue.followed),
         excluded=catalogue.excluded,
@@ -113,6 +120,11 @@ def report(
         permits=permits,
         discovery=discovery,
         plan=plan,
+        handoffs=decider.handoffs.status(now),
+        finished_handoffs=decider.handoffs.ended(now),
+        handoffs_total=dict(decider.handoffs.counts),
+        postponed=(*decision.postponed, *decider.handoffs.waiting(now).values()),
+        by_hand=decider.by_hand.lines(),
         errors=errors,
     )
 

@@ -80,6 +80,48 @@ class DiscoveryStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What it does without: groups whose discovery is stale, definitions it may not read."""
 
 
+class HandOffStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A hand-off under way."""
+
+    resource: str
+    what: str
+    """The copies it replaces and those it brings: ``v1/pods@shard-0 -> v1/pods@shard-1``."""
+    state: str
+    """See `coordinator.handoff`: ``receiving``, ``complete``, ``switching``, ..."""
+    age_s: float
+    state_age_s: float
+    """Seconds in this state."""
+    attempts: int = 0
+    """Switches begun."""
+    reason: str = ""
+    """Why it was begun."""
+    why: str = ""
+    """What went wrong last; empty if nothing has."""
+    objects: int = 0
+    """Received so far by the new shards."""
+    bytes: int = 0
+    """Received so far from other processes."""
+
+
+class FinishedHandOff(msgspec.Struct, frozen=True, kw_only=True):
+    """A hand-off that is over."""
+
+    resource: str
+    what: str
+    ended: Literal["done", "abandoned"]
+    reason: str = ""
+    why: str = ""
+    """What went wrong last; of one that was abandoned, why."""
+    seconds: float = 0.0
+    """From beginning to end, the grace period included."""
+    steps: dict[str, float] = {}
+    """Seconds in each state. ``switching`` and ``taken`` are how long nothing new was shown."""
+    objects: int = 0
+    bytes: int = 0
+    ago_s: float = 0.0
+    """When it ended."""
+
+
 class CoordinatorStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Everything at once."""
 
@@ -98,6 +140,17 @@ class CoordinatorStatus(msgspec.Struct, frozen=True, kw_only=True):
     discovery: DiscoveryStatus = DiscoveryStatus()
     plan: tuple[str, ...] = ()
     """The last placement that changed something, explained line by line."""
+    handoffs: tuple[HandOffStatus, ...] = ()
+    """Under way."""
+    finished_handoffs: tuple[FinishedHandOff, ...] = ()
+    """The last ones that are over, the latest first."""
+    handoffs_total: dict[str, int] = {}
+    """Since the coordinator started: ``done``, and those given up by what made them: ``stranded``, ``taker_gone``,
+    ``failed``, ``timed_out``, ``lost``, ``withdrawn``."""
+    postponed: tuple[str, ...] = ()
+    """What should be handed over and is not begun yet, and why not."""
+    by_hand: tuple[str, ...] = ()
+    """What people ordered and planning leaves alone: pinned partitions and cuts, drained shards."""
     errors: dict[str, int] = {}
     """Failed steps of the coordinator itself by kind."""
 

@@ -1,8 +1,9 @@
 """A shard as a Ray actor: a thin shell around `Shard`, so that hot code never runs under Ray's method wrappers.
 
-Ray carries control only: `adopt`, `release`, `hand_over`, `take_over`, `statistics`, `stop`, and where the data is
-(`data_endpoint`). Queries and feeds come over the direct connections of `wire.server`, which runs in the actor's own
-event loop from the first time somebody asks for its endpoint.
+Ray carries control only: `adopt`, `release`, `hand_over`, `take_over`, `profile`, `statistics`, `stop`, and where the
+data is (`data_endpoint`). Queries, feeds and exports come over the direct connections of `wire.server`, which runs in
+the actor's own event loop from the first time somebody asks for its endpoint. What is received from other shards comes
+over connections of the same kind, which this process opens itself.
 
 Bring-up wraps this plain class with ``ray.remote(...)`` under another name; a decorated class would be pickled by
 value and duplicate this module's globals in the worker. The constructor does nothing that can fail: a constructor
@@ -19,18 +20,18 @@ import contextlib
 import os
 import random
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ray
 import ray.util
 
 from .api.kubeconfig import Access
-from .handle import Assignment
+from .handle import Assignment, PeerDirectory
 from .logs import Level, configure_logging
 from .model.errors import ShoalError
 from .model.partitions import Epoch, PartitionId, ShardId
 from .model.queries import ShardStatistics
-from .model.versions import Version
+from .model.transfers import HandedOver, Profile, Sources, Taken
 from .settings import ShardSettings
 from .shard import Shard
 from .watch.permits import Permits
@@ -50,13 +51,18 @@ class ShardActor:
         permits: Permits,
         settings: ShardSettings,
         log_level: Level = "warning",
+        *,
+        peers: Callable[[], PeerDirectory] | None = None,
     ) -> None:
+        """`peers` makes this process's way to other shards, in its data loop; None: partitions cannot be received."""
         configure_logging(log_level)
         self._shard_id = shard_id
         self._access = access
         self._permits = permits
         self._settings = settings
         self._incarnation = uuid.uuid4().hex
+        self._make_peers = peers
+        self._peers: PeerDirectory | None = None
         self._shard: Shard | None = None
         self._loop = asyncio.get_running_loop()
         self._wire: WireServer | None = None
@@ -65,6 +71,8 @@ class ShardActor:
 
     def _started(self) -> Shard:
         if self._shard is None:
+            if self._make_peers is not None:
+                self._peers = self._make_peers()
             self._shard = Shard(
                 self._shard_id,
                 connection=self._access.connect(self._settings.api),
@@ -72,24 +80,37 @@ class ShardActor:
                 settings=self._settings,
                 incarnation=self._incarnation,
                 rng=random.Random(),
+                peers=self._peers,
+                rest=self._peers.aclose if self._peers is not None else None,
             )
         return self._shard
 
-    async def adopt(self, assignments: Sequence[Assignment], epoch: Epoch) -> None:
+    async def adopt(
+        self,
+        assignments: Sequence[Assignment],
+        epoch: Epoch,
+        sources: Mapping[PartitionId, Sources] | None = None,
+    ) -> None:
         """As `ShardHandle.adopt`. Raises KubeconfigError if the credentials cannot be read on this node."""
-        await self._started().adopt(assignments, epoch)
+        await self._started().adopt(assignments, epoch, sources)
 
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """As `ShardHandle.release`."""
         await self._started().release(partitions, epoch)
 
-    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+    async def hand_over(
+        self, partitions: Sequence[PartitionId], epoch: Epoch
+    ) -> dict[PartitionId, HandedOver]:
         """As `ShardHandle.hand_over`."""
         return await self._started().hand_over(partitions, epoch)
 
-    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+    async def take_over(self, taken: Mapping[PartitionId, Taken]) -> None:
         """As `ShardHandle.take_over`."""
-        await self._started().take_over(shown)
+        await self._started().take_over(taken)
+
+    async def profile(self, partition: PartitionId) -> Profile:
+        """As `ShardHandle.profile`."""
+        return await self._started().profile(partition)
 
     async def stop(self) -> None:
         """As `ShardHandle.stop`, without ending the process."""
@@ -99,13 +120,16 @@ class ShardActor:
         if shard is not None:
             with contextlib.suppress(asyncio.CancelledError):
                 await shard.stop()
+        peers, self._peers = self._peers, None
+        if peers is not None:
+            await peers.aclose()
 
     @ray.method(concurrency_group=HEALTH_GROUP)
-    async def statistics(self) -> ShardStatistics:
-        """As `ShardHandle.statistics`; runs beside the data loop and only reads counters."""
+    async def statistics(self, acknowledged: int | None = None) -> ShardStatistics:
+        """As `ShardHandle.statistics`; runs beside the data loop and only reads counters, but for the lease."""
         if self._shard is None:
             return ShardStatistics(shard=self._shard_id, incarnation=self._incarnation, pid=os.getpid())
-        return self._shard.statistics()
+        return self._shard.statistics(acknowledged)
 
     @ray.method(concurrency_group=HEALTH_GROUP)
     async def data_endpoint(self) -> Endpoint:

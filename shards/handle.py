@@ -27,6 +27,7 @@ from .model.queries import (
     ShardStatistics,
 )
 from .model.resources import ResourceType
+from .model.transfers import ExportPiece, ExportQuery, HandedOver, Profile, Sources, Taken
 from .model.versions import Version
 
 FEED_BEAT_S = 5.0
@@ -47,21 +48,40 @@ class ShardHandle(Protocol):
 
     shard_id: ShardId
 
-    async def adopt(self, assignments: Sequence[Assignment], epoch: Epoch) -> None:
-        """Starts following these partitions; one that is followed already only takes the new epoch."""
+    async def adopt(
+        self,
+        assignments: Sequence[Assignment],
+        epoch: Epoch,
+        sources: Mapping[PartitionId, Sources] | None = None,
+    ) -> None:
+        """Starts following these partitions. One that is followed already takes the new epoch, and goes on if it was
+        handed over.
+
+        One with `sources` that is not followed here is *received* from them, with its past, and then watched on from
+        there without a list: "arriving" until then, and "stranded" if it came to nothing. It is tried again when it is
+        adopted again with sources, and listed when it is adopted again without.
+        """
 
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """Stops following and forgets these partitions; unknown ones are ignored."""
 
-    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
-        """Acknowledges no `overtake` of these partitions any more, because another shard is about to serve them; of
-        each that is held, the newest version that was overtaken. Until it is adopted again.
+    async def hand_over(
+        self, partitions: Sequence[PartitionId], epoch: Epoch
+    ) -> dict[PartitionId, HandedOver]:
+        """Stands still with these partitions, because another shard is about to serve them: acknowledges no `overtake`
+        any more and applies no event, but goes on answering; of each that is synced, where it stands. Until it is
+        adopted again; who never is follows again after `TransferSettings.thaw_s`, but acknowledges nothing.
         """
 
-    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
-        """Another shard served these partitions until now, and versions up to these were shown by its leave. Whoever
-        resumes below may have missed what this shard's list said first, and has to list again. None: nobody can say,
-        so the API server is asked where it is. Unknown partitions are ignored.
+    async def take_over(self, taken: Mapping[PartitionId, Taken]) -> None:
+        """Other shards served these partitions until now, and this is how far they were and what was shown by their
+        leave. Returns when this shard is as far. Where the past did not come along (`adopt` without sources), whoever
+        resumes below what was shown has to list again, because this shard's list may have said first what they
+        missed. Unknown partitions are ignored.
+
+        Raises:
+            NotReady: one has not been listed or received yet, or this shard stands still itself.
+            TooLargeVersion: the frontier was not reached in time; nobody should be sent here yet.
         """
 
     async def get(self, query: GetQuery) -> GetAnswer:
@@ -114,13 +134,39 @@ class ShardHandle(Protocol):
 
         Raises:
             NotServed, NotReady: as `get`.
+            NoLeave: the shard has not heard of its coordinator for too long, and may not be the owner any more.
         """
 
-    async def statistics(self) -> ShardStatistics:
-        """What the shard holds and costs. Answered while the data loop is busy."""
+    def export(self, query: ExportQuery) -> AsyncIterator[ExportPiece]:
+        """What a partition holds, for another shard: captured when the first piece is asked for.
+
+        Raises:
+            NotServed, NotReady, TooLargeVersion: as `get`; NotReady also while too many others are exported.
+            Expired: the partition was let go of before the end, or the pieces were taken too slowly.
+        """
+
+    async def profile(self, partition: PartitionId) -> Profile:
+        """Where the load of a partition is. Raises NotServed and NotReady as `get`."""
+
+    async def statistics(self, acknowledged: int | None = None) -> ShardStatistics:
+        """What the shard holds and costs. Answered while the data loop is busy.
+
+        `acknowledged` is for the coordinator alone: the number of the last answer it has got of this shard, 0 for none.
+        It renews the shard's lease (`shards.leasing`).
+        """
 
     async def stop(self) -> None:
         """Ends the shard; it holds nothing afterwards."""
+
+
+class PeerDirectory(Protocol):
+    """A shard's way to the others, from which it receives partitions."""
+
+    def __call__(self, shard_id: ShardId, /) -> ShardHandle:
+        """The handle of a shard, at once; if there is none, its calls raise NotReady."""
+
+    async def aclose(self) -> None:
+        """Closes all connections."""
 
 
 class ShardProvider(Protocol):
@@ -131,3 +177,6 @@ class ShardProvider(Protocol):
 
     async def retire(self, shard_id: ShardId) -> None:
         """Ends the shard of that name for good; does nothing if there is none."""
+
+    async def existing(self) -> Sequence[ShardId]:
+        """All shards that run, whoever started them. Raises NotReady while that cannot be found out."""

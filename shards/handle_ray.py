@@ -11,11 +11,13 @@ import asyncio
 import contextlib
 import functools
 import random
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import ray
 import ray.exceptions
+import ray.util
 
 from .actor import HEALTH_GROUP, ShardActor
 from .api.kubeconfig import Access
@@ -24,13 +26,15 @@ from .logs import Level
 from .model.errors import Broken, NotReady, ShoalError
 from .model.partitions import Epoch, PartitionId, ShardId
 from .model.queries import ShardStatistics
-from .model.versions import Version
+from .model.transfers import HandedOver, Profile, Sources, Taken
 from .settings import ShardSettings
 from .watch.permits import Permits
 from .wire.authentication import Endpoint
 from .wire.client import DirectQueries, ShardConnection
 
 NAMESPACE = "shoal"
+_SHARD_NAME = re.compile(r"shard-[0-9]+")
+"""Coordinator and gateways have names in this namespace, too."""
 
 T = TypeVar("T")
 
@@ -73,26 +77,38 @@ class RayShardHandle(DirectQueries):
         self._actor = actor
         """None: to be looked up. One that does not answer is looked up again: another may have taken its name."""
 
-    async def adopt(self, assignments: Sequence[Assignment], epoch: Epoch) -> None:
+    async def adopt(
+        self,
+        assignments: Sequence[Assignment],
+        epoch: Epoch,
+        sources: Mapping[PartitionId, Sources] | None = None,
+    ) -> None:
         """As `ShardHandle.adopt`."""
-        await self._control("adopt", list(assignments), epoch)
+        await self._control("adopt", list(assignments), epoch, dict(sources or {}))
 
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """As `ShardHandle.release`."""
         await self._control("release", list(partitions), epoch)
 
-    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+    async def hand_over(
+        self, partitions: Sequence[PartitionId], epoch: Epoch
+    ) -> dict[PartitionId, HandedOver]:
         """As `ShardHandle.hand_over`."""
-        shown: dict[PartitionId, Version] = await self._control("hand_over", list(partitions), epoch)
-        return shown
+        stood: dict[PartitionId, HandedOver] = await self._control("hand_over", list(partitions), epoch)
+        return stood
 
-    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+    async def take_over(self, taken: Mapping[PartitionId, Taken]) -> None:
         """As `ShardHandle.take_over`."""
-        await self._control("take_over", dict(shown))
+        await self._control("take_over", dict(taken))
 
-    async def statistics(self) -> ShardStatistics:
+    async def profile(self, partition: PartitionId) -> Profile:
+        """As `ShardHandle.profile`."""
+        profile: Profile = await self._control("profile", partition)
+        return profile
+
+    async def statistics(self, acknowledged: int | None = None) -> ShardStatistics:
         """As `ShardHandle.statistics`; answered beside the data loop."""
-        statistics: ShardStatistics = await self._control("statistics")
+        statistics: ShardStatistics = await self._control("statistics", acknowledged)
         return statistics
 
     async def stop(self) -> None:
@@ -199,10 +215,26 @@ class RayShardProvider:
             memory=self._memory_bytes,
             scheduling_strategy="SPREAD",
             enable_task_events=False,
-        ).remote(shard_id, self._access, self._permits(shard_id), self._settings, self._log_level)
+        ).remote(
+            shard_id,
+            self._access,
+            self._permits(shard_id),
+            self._settings,
+            self._log_level,
+            peers=RayShardDirectory,  # itself, not an instance: connections belong to the process that opens them
+        )
         return RayShardHandle(shard_directory(shard_id).connection, actor)
 
     async def retire(self, shard_id: ShardId) -> None:
         """As `ShardProvider.retire`."""
         with contextlib.suppress(NotReady):
             await shard_directory(shard_id).stop()
+
+    async def existing(self) -> tuple[ShardId, ...]:
+        """As `ShardProvider.existing`. In a thread: Ray blocks while its control plane is away."""
+        named = await asyncio.to_thread(ray.util.list_named_actors, all_namespaces=True)
+        return tuple(
+            ShardId(actor["name"])
+            for actor in named
+            if actor["namespace"] == NAMESPACE and _SHARD_NAME.fullmatch(actor["name"])
+        )

@@ -24,6 +24,7 @@ from .model.queries import (
     PartitionCount,
     ShardStatistics,
 )
+from .model.transfers import ExportPiece, ExportQuery, HandedOver, Profile, Sources, Taken
 from .model.versions import Version
 from .shard import Shard
 
@@ -46,21 +47,28 @@ class LocalShardHandle:
             raise NotReady(f"shard {self.shard_id} was stopped", retry_after_s=1)
         return self._shard
 
-    async def adopt(self, assignments: Sequence[Assignment], epoch: Epoch) -> None:
+    async def adopt(
+        self,
+        assignments: Sequence[Assignment],
+        epoch: Epoch,
+        sources: Mapping[PartitionId, Sources] | None = None,
+    ) -> None:
         """As `ShardHandle.adopt`."""
-        await self.shard.adopt(assignments, epoch)
+        await self.shard.adopt(assignments, epoch, sources)
 
     async def release(self, partitions: Sequence[PartitionId], epoch: Epoch) -> None:
         """As `ShardHandle.release`."""
         await self.shard.release(partitions, epoch)
 
-    async def hand_over(self, partitions: Sequence[PartitionId], epoch: Epoch) -> dict[PartitionId, Version]:
+    async def hand_over(
+        self, partitions: Sequence[PartitionId], epoch: Epoch
+    ) -> dict[PartitionId, HandedOver]:
         """As `ShardHandle.hand_over`."""
         return await self.shard.hand_over(partitions, epoch)
 
-    async def take_over(self, shown: Mapping[PartitionId, Version | None]) -> None:
+    async def take_over(self, taken: Mapping[PartitionId, Taken]) -> None:
         """As `ShardHandle.take_over`."""
-        await self.shard.take_over(shown)
+        await self.shard.take_over(taken)
 
     async def get(self, query: GetQuery) -> GetAnswer:
         """As `ShardHandle.get`."""
@@ -90,9 +98,17 @@ class LocalShardHandle:
         """As `ShardHandle.overtake`."""
         return await self.shard.overtake(query)
 
-    async def statistics(self) -> ShardStatistics:
+    def export(self, query: ExportQuery) -> AsyncIterator[ExportPiece]:
+        """As `ShardHandle.export`."""
+        return self.shard.export(query)
+
+    async def profile(self, partition: PartitionId) -> Profile:
+        """As `ShardHandle.profile`."""
+        return await self.shard.profile(partition)
+
+    async def statistics(self, acknowledged: int | None = None) -> ShardStatistics:
         """As `ShardHandle.statistics`."""
-        return self.shard.statistics()
+        return self.shard.statistics(acknowledged)
 
     async def stop(self) -> None:
         """As `ShardHandle.stop`."""
@@ -115,8 +131,23 @@ class LocalShardProvider:
             handle = self.handles[shard_id] = LocalShardHandle(self._make(shard_id))
         return handle
 
+    def peer(self, shard_id: ShardId) -> LocalShardHandle:
+        """A `PeerDirectory` of its shards.
+
+        Raises:
+            NotReady: there is none of that name.
+        """
+        handle = self.handles.get(shard_id)
+        if handle is None:
+            raise NotReady(f"shard {shard_id} is not running", retry_after_s=1)
+        return handle
+
     async def retire(self, shard_id: ShardId) -> None:
         """As `ShardProvider.retire`."""
         handle = self.handles.pop(shard_id, None)
         if handle is not None:
             await handle.stop()
+
+    async def existing(self) -> tuple[ShardId, ...]:
+        """As `ShardProvider.existing`."""
+        return tuple(self.handles)

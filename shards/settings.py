@@ -133,6 +133,57 @@ class WireSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             )
 
 
+class TransferSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How partitions pass from shard to shard without being listed."""
+
+    piece_bytes: Annotated[int, Meta(ge=64 << 10, le=64 << 20)] = 1 << 20
+    """Bytes of what a shard sends of a partition at a time; between two pieces it does everything else."""
+    piece_timeout_s: Positive = 10.0
+    """A source of which no piece came for so long is given up, and with it the attempt."""
+    receive_timeout_s: Positive = 120.0
+    """An attempt to receive one partition takes no longer than this. The API server must remember that far back, or the
+    partition is listed after all."""
+    receptions_max: Count = 4
+    """Partitions a shard receives at once; more wait for their turn."""
+    exports_max: Count = 8
+    """Partitions a shard sends at once; who asks for one more is told to come back."""
+    catch_up_timeout_s: Positive = 5.0
+    """How long a shard that takes over a partition tries to get as far as its predecessor was."""
+    thaw_s: Positive = 15.0
+    """A shard that handed a partition over and was told nothing since follows it again after this. Whoever moves
+    partitions has to be done, or to have given up, by then."""
+
+
+class AuditSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The comparison of what is held with the API server, in the background: one partition of a shard at a time."""
+
+    period_s: Annotated[float, Meta(ge=0, le=1e9)] = 1800.0
+    """Each partition is compared about this often, at times that differ by chance; 0: never."""
+    objects_per_s: Count = 2000
+    """A shard compares no more than this, on average over a page..."""
+    bytes_per_s: Annotated[int, Meta(ge=64 << 10)] = 8 << 20
+    """... and asks for no more than this. Metadata of a pod are some 2 KB, most of it managedFields. A partition that
+    takes longer than its history reaches back (``store.history_s``, ``store.history_bytes``) cannot be compared to its
+    end."""
+
+
+class SnapshotSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a shard writes of its partitions, so that one that is started again need not list the API server."""
+
+    location: str | None = None
+    """A folder, or what fsspec takes (``s3://bucket/folder``; needs the extra ``snapshots``). Reachable on every Ray
+    node under this name; a folder that is not shared serves shards that are started again on the same node. None: no
+    snapshots."""
+    every_s: Positive = 300.0
+    """Between two snapshots of a partition, if enough of it changed meanwhile."""
+    max_age_s: Positive = 3600.0
+    """An older one is not used: the API server has forgotten what came since, and a list is due anyhow."""
+    bytes_per_s: Annotated[int, Meta(ge=64 << 10)] = 32 << 20
+    """A shard writes no faster than this."""
+    secrets: bool = False
+    """Secrets that are followed with their values (``follow.secrets: include``) are written too, uncovered."""
+
+
 class ShardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything one shard needs to know."""
 
@@ -141,3 +192,9 @@ class ShardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     store: StoreSettings = StoreSettings()
     feeds: FeedSettings = FeedSettings()
     wire: WireSettings = WireSettings()
+    transfer: TransferSettings = TransferSettings()
+    audits: AuditSettings = AuditSettings()
+    snapshots: SnapshotSettings = SnapshotSettings()
+    lease_s: Positive | None = None
+    """How long versions may be shown by the shard's leave without its coordinator (`shards.leasing`): shorter than that
+    coordinator's ``liveness.dead_after_s``. None: for ever, where nobody gives shards up."""

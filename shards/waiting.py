@@ -95,7 +95,9 @@ class FrontierWaiters:
             name = f"proof {self._store.partition.id}"
             self._proving = asyncio.get_running_loop().create_task(self._prove(), name=name)
         try:
-            await asyncio.wait_for(waiter.reached, wait_s)
+            # NB: not `wait_for`, which until Python 3.12 loses a cancellation that comes together with the result.
+            async with asyncio.timeout(wait_s):
+                await waiter.reached
         except TimeoutError:
             raise TooLargeVersion(version, self._store.frontier) from None
         finally:
@@ -119,6 +121,12 @@ class FrontierWaiters:
         if self._behind() and (self._keeping_up is None or self._keeping_up.done()):
             name = f"keeping up {self._store.partition.id}"
             self._keeping_up = asyncio.get_running_loop().create_task(self._keep_up(), name=name)
+        self.asked()
+
+    def asked(self) -> None:
+        """Somebody asks for changes, or is about to. Where siblings are not overtaken, because names move among them,
+        only that tells that it matters what came in the settling time.
+        """
         if self._store.settle_due and (self._settling is None or self._settling.done()):
             name = f"settling {self._store.partition.id}"
             self._settling = asyncio.get_running_loop().create_task(self._settle(), name=name)

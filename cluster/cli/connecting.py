@@ -205,7 +205,10 @@ class _Fixed:
     async def endpoint(self) -> Endpoint:
         return self._endpoint
 
-    def rejected(self, endpoint: Endpoint) -> bool:  # noqa: ARG002 - one signature for all credentials
+    def rejected(self, endpoint: Endpoint, *, again: bool = False) -> bool:  # noqa: ARG002 - one signature for all
+        return False
+
+    def doubted(self, endpoint: Endpoint) -> bool:  # noqa: ARG002 - one signature for all credentials
         return False
 
 

@@ -18,7 +18,7 @@ import click
 from ... import __version__
 from ...shards.logs import configure_logging
 from ...shards.model.errors import ShoalError
-from . import api_resources, apiserver, demo, down, get, status, up
+from . import api_resources, apiserver, demo, down, get, operating, status, up
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 INTERRUPTED = 130
@@ -84,6 +84,12 @@ for _command in (
     status.status,
     api_resources.api_resources,
     get.get,
+    operating.explain,
+    operating.rebalance,
+    operating.move,
+    operating.split,
+    operating.drain,
+    operating.unpin,
 ):
     root.add_command(_command)
 

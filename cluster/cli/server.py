@@ -48,6 +48,11 @@ class Server(AbstractAsyncContextManager["Server"]):
         """
         return await self._ask(ApiRequest("GET", path, query, (("Accept", accept),)))
 
+    async def post_json(self, path: str, document: Any) -> bytes:
+        """Sends a document; what is answered. Raises as `fetch`."""
+        headers = (("Accept", JSON), ("Content-Type", JSON))
+        return await self._ask(ApiRequest("POST", path, headers=headers, body=msgspec.json.encode(document)))
+
     async def put_json(self, path: str, document: Any) -> None:
         """Sends a document; only the embedded API server's controls take one. Raises as `fetch`."""
         headers = (("Accept", JSON), ("Content-Type", JSON))

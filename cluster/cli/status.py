@@ -92,6 +92,7 @@ def overview(status: InstallationStatus, *, everything: bool = False) -> Rendera
         if coordinator
         else []
     )
+    parts += [Text(f"warning: {sentence}", style="yellow") for sentence in _divergence(status)]
     if len(status.report.gateways) > 1:
         parts.append(gateways_table(status))
     parts += [shards_table(status), partitions_table(status, everything=everything)]
@@ -111,6 +112,21 @@ def _waits(status: InstallationStatus) -> list[str]:
         *([away] if away and away not in coordinator.waiting_for else []),
         *coordinator.waiting_for,
     ]
+
+
+def _divergence(status: InstallationStatus) -> list[str]:
+    """What audits have found, which should be nothing."""
+    sentences = []
+    for shard, statistics in status.report.statistics().items():
+        for partition in statistics.partitions:
+            if count := sum(partition.divergence.values()):
+                kinds = ", ".join(f"{number} {kind}" for kind, number in sorted(partition.divergence.items()))
+                differed = "1 object" if count == 1 else f"{count} objects"
+                sentences.append(
+                    f"{partition.partition} on {shard} was not as the API server has it: {differed} ({kinds}); "
+                    "each time it was listed again"
+                )
+    return sentences
 
 
 def _headline(status: InstallationStatus) -> Text:

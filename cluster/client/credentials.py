@@ -230,14 +230,17 @@ class _Given:
         try:
             headers = _bearer(token) if (token := self._token()) else headers
         except SettingsError as error:
-            problems["token file cannot be used, the last token is kept"] = error.message
+            problems["token file"] = error.message
         try:
             tls = self._tls()
         except SettingsError as error:
-            problems["TLS files cannot be used, the last ones are kept"] = error.message
-        for kept, problem in problems.items():
-            if self._problems.get(kept) != problem:
-                log.warning(kept, extra={"problem": problem})
+            problems["TLS files"] = error.message
+        for what, problem in problems.items():
+            if self._problems.get(what) != problem:
+                log.warning(
+                    "credentials cannot be read again, the last ones are kept",
+                    extra={"what": what, "problem": problem},
+                )
         self._problems = problems
         return replace(self._endpoint, headers=headers, tls=tls), not problems
 

@@ -36,12 +36,13 @@ from .exchange import Exchange
 from .http import Receive, Request, Scope, Send, error_answer, patient, read_request
 from .metrics import GatewayMetrics
 from .openapi import OpenApiMirror
+from .operating import Operating
 from .pages import HEALTH, METRICS, PINGS, Pages
 from .protection import CONNECTIONS, Overloaded, Protection
 from .reading import Reading
 from .resources import Resources
 from .self_reviews import SelfReviews
-from .status import GatewayReport, InstallationStatus, Peers, Reports, StatusSource
+from .status import GatewayReport, InstallationStatus, Operated, Peers, Reports
 from .tls import client_certificate
 from .turns import Turns
 from .watches import Watches
@@ -61,7 +62,7 @@ class Gateway:
         self,
         router: QueryRouter,
         shards: ShardDirectory,
-        coordinator: StatusSource,
+        coordinator: Operated,
         *,
         settings: GatewaySettings | None = None,
         watching: WatchRouter | None = None,
@@ -111,6 +112,7 @@ class Gateway:
             pages=self._pages,
             openapi=openapi,
             forwarder=forwarder,
+            operating=Operating(coordinator),
             self_reviews=SelfReviews(self._authorization, asks=self._asks, forwarder=forwarder),
             authorization=self._authorization,
             now=now,

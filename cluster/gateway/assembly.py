@@ -21,7 +21,7 @@ from .authorization import Authorization, Authorizer, EverythingAllowed
 from .delegation import Delegation
 from .openapi import OpenApiMirror
 from .reviews import Reviewer
-from .status import Peers, StatusSource
+from .status import Operated, Peers
 from .writing import Forwarder
 
 
@@ -44,7 +44,7 @@ class Upstream(NamedTuple):
 def assemble(
     routing: Routing,
     shards: ShardDirectory,
-    coordinator: StatusSource,
+    coordinator: Operated,
     upstream: Upstream,
     settings: GatewaySettings,
     *,

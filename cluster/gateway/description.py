@@ -123,6 +123,12 @@ def describe() -> dict[str, Any]:
     paths: dict[str, Any] = {
         PATH: _page("description", "This document.", {JSON: _ANY}),
         "/shoal/v1/status": _page("status", "What the installation holds and waits for.", {JSON: _ANY}),
+        "/shoal/v1/explain": _get(
+            "explain",
+            "Why shards, cuts and places are as they are, and what would change them.",
+            {"text/plain": _TEXT},
+            _queries({"about": (_TEXT, "A resource, a partition or a shard; all of them without it.")}),
+        ),
         "/shoal/v1/count": _get(
             "count",
             "How many objects match, in all or by the values of a path.",

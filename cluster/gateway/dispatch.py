@@ -7,6 +7,7 @@ an object, a collection       `reading`, `watches`
 ``/shoal/v1/count``           `counting`
 other pages                   `pages`
 a review of oneself           `self_reviews`
+``/shoal/v1/explain``         `operating`, and ``/shoal/v1/orders``: what people ask of the coordinator
 a method that writes          405 where the API server has something, or `writing`, which forwards it there
 ============================  ===============================================================================
 """
@@ -30,6 +31,7 @@ from .counting import Counting
 from .discovery import Discovery
 from .http import NO_CACHE, Answer, Request, no_such_page
 from .openapi import OpenApiMirror, is_openapi
+from .operating import Operating
 from .pages import PAGES, Pages
 from .reading import Reading, accepted_form
 from .resources import Resources
@@ -53,6 +55,7 @@ class Dispatch:
     pages: Pages
     openapi: OpenApiMirror | None
     forwarder: Forwarder | None
+    operating: Operating
     self_reviews: SelfReviews
     authorization: Authorization
     now: Callable[[], datetime]
@@ -66,6 +69,8 @@ class Dispatch:
         request, exchange = asked.request, asked.exchange
         if self.self_reviews.takes(request, asked.path):
             await self.self_reviews.answer(asked)
+        elif self.operating.takes(asked.path):
+            await self.operating.answer(asked)
         elif self.forwards(request, asked.path):
             await self._forward(asked)
         elif request.method == "OPTIONS":

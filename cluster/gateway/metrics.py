@@ -180,6 +180,7 @@ def _counter(name: str, text: str, labels: tuple[str, ...], samples: Samples) ->
 _WATCHING = (
     ("feeds_reopened", "Feeds that were lost and found again."),
     ("overtakings", "Overtakings that shards acknowledged."),
+    ("proofs", "Frontiers shards had to prove, because names of a partition move and its feed was silent."),
     ("expired", "Watches told 410: the version they began with, or their place in a feed, is forgotten."),
     ("lost", "Watches ended because a shard they need was away for too long."),
     ("overrun", "Replays begun again because too much happened while the past was told."),
@@ -253,6 +254,12 @@ def _of_shards(report: Report) -> Iterator[Metric]:
     )
     yield _counter("shoal_shard_queries", "Queries answered.", ("shard", "verb"), by_verb("queries"))
     yield _counter(
+        "shoal_snapshots",
+        "Snapshots of partitions, by what came of them.",
+        ("shard", "outcome"),
+        by_verb("snapshots"),
+    )
+    yield _counter(
         "shoal_shard_query_seconds",
         "Seconds spent on queries, waits for a version included.",
         ("shard", "verb"),
@@ -277,6 +284,8 @@ _COUNTERS = (
     ("watch_restarts", "shoal_watch_restarts", "Watches opened again.", "reason"),
     ("errors", "shoal_errors", "Errors of following.", "kind"),
     ("proofs", "shoal_frontier_proofs", "Proofs of an idle frontier.", "outcome"),
+    ("audits", "shoal_audits", "Comparisons with the API server.", "outcome"),
+    ("divergence", "shoal_divergence", "Objects that were not held as the API server has them.", "kind"),
 )
 
 
@@ -319,6 +328,12 @@ def _of_partitions(table: RouteTable, report: Report) -> Iterator[Metric]:
         _PARTITION,
         unasked,
     )
+    compared = [(labels, partition.audited_objects) for labels, partition in rows]
+    yield _counter("shoal_audited_objects", "Objects compared with the API server.", _PARTITION, compared)
+    ages = [
+        (labels, partition.audited_age_s) for labels, partition in rows if partition.audited_age_s is not None
+    ]
+    yield _gauge("shoal_audited_age_seconds", "Seconds since all was last compared.", _PARTITION, ages)
     for value, name, text, label in _COUNTERS:
         samples = [
             ((*labels, key), count)

@@ -28,6 +28,7 @@ PAGES = (
     *PINGS,
     METRICS,
     "/shoal/v1/count",
+    "/shoal/v1/explain",
     "/shoal/v1/openapi.json",
     "/shoal/v1/status",
     "/version",

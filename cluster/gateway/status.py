@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from ...coordinator.commands import Order
 from ...coordinator.status import CoordinatorStatus
 from ...shards.model.errors import ShoalError
 from ...shards.model.partitions import Epoch, ShardId
@@ -32,6 +33,16 @@ class StatusSource(Protocol):
 
     async def status(self) -> CoordinatorStatus:
         """What is followed, by whom, and what is waited for."""
+
+
+class Operated(StatusSource, Protocol):
+    """The part of `CoordinatorHandle` that a gateway needs."""
+
+    async def order(self, order: Order) -> tuple[str, ...]:
+        """Takes an order by hand; what will come of it, line by line."""
+
+    async def explain(self, about: str = "") -> tuple[str, ...]:
+        """Why things are as they are, line by line."""
 
 
 class ShardReport(msgspec.Struct, frozen=True, kw_only=True):

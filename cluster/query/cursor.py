@@ -24,7 +24,8 @@ from ...shards.model.versions import UNKNOWN, Version
 from .directory import RETRY_AFTER_S, KnownShards
 
 Relocate: TypeAlias = Callable[[PartitionId, Epoch], Awaitable[tuple[Route, Epoch]]]
-"""Finds where a partition is served now, given the epoch that proved old; raises NotReady if nowhere."""
+"""Finds where a partition is served now, given the epoch that proved old; raises NotServed if nowhere, because its
+resource was divided anew."""
 
 
 class PartitionCursor:

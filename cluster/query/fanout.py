@@ -7,21 +7,20 @@ Knows routes and queries, calls nobody.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ...coordinator.routes import Route
 from ...shards.model.errors import NotFound, NotReady
-from ...shards.model.partitions import PartitionId
 from ...shards.model.queries import CountQuery, GetQuery, PageQuery
 from ...shards.model.refs import Key
 from ...shards.model.resources import ResourceType
 from ...shards.model.versions import UNKNOWN, Version
+from .carrying import carried
 from .consistency import WAIT_S, Continued, Decision, Exactly, Newest
 from .directory import RETRY_AFTER_S
 from .request import CollectionQuery, ObjectQuery, Query
 from .routing import RouteIndex
-from .tokens import Position, continue_expired
+from .tokens import Position
 
 LIST_BYTES = 8 << 20
 """Bytes of bodies buffered for one list, over all its partitions."""
@@ -89,20 +88,32 @@ def get_questions(
     )
 
 
-def list_questions(
-    routes: RouteIndex, query: CollectionQuery, decision: Decision, position: Position | None
-) -> tuple[Question, ...]:
-    """The first page of every partition concerned, of the state the decision names; none of a partition that the
-    list goes on without.
+def carried_position(routes: RouteIndex, query: CollectionQuery, position: Position) -> Position:
+    """The position in the partitions there are now.
 
     Raises:
         UnknownResource: the resource is not followed.
         NotReady: no shard has it yet.
-        Expired: the resource has been divided anew since the token was made.
+        Expired: parts that are pinned to different versions were joined since the token was made.
+        BadShardSelector: the shard selector cannot be read.
+    """
+    concerned = [route.partition for route in _concerned(routes, query)]
+    return carried(position, concerned, query.fingerprint)
+
+
+def list_questions(
+    routes: RouteIndex, query: CollectionQuery, decision: Decision, position: Position | None
+) -> tuple[Question, ...]:
+    """The first page of every partition concerned, of the state the decision names; none of a partition that the
+    list goes on without. `position` is in the partitions there are now (`carried_position`).
+
+    Raises:
+        UnknownResource: the resource is not followed.
+        NotReady: no shard has it yet.
         BadShardSelector: the shard selector cannot be read.
     """
     concerned = _concerned(routes, query)
-    pins = _pins(concerned, position, query.fingerprint)
+    pins = position.pins if position is not None else {}
     if position is not None and position.missing:
         concerned = tuple(route for route in concerned if route.partition.id not in position.missing)
         if not concerned:
@@ -187,17 +198,6 @@ def _placed(routes: RouteIndex, query: Query, namespace: str | None) -> tuple[Ro
         where = f" in namespace {namespace}" if namespace else ""
         raise NotReady(f"{query.resource}{where} is with no shard yet", retry_after_s=RETRY_AFTER_S)
     return placed
-
-
-def _pins(
-    concerned: tuple[Route, ...], position: Position | None, fingerprint: bytes
-) -> Mapping[PartitionId, Version]:
-    """The version each partition is pinned to; empty without a position, or for an inconsistent one."""
-    if position is None or not position.pins:
-        return {}
-    if {route.partition.id for route in concerned} != position.parts:
-        raise continue_expired(position, fingerprint)
-    return position.pins
 
 
 def _left_out(position: Position) -> NotReady:

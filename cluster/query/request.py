@@ -11,7 +11,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ...shards.model.partitions import Cover, HashRange, OneNamespace, Partition, fnv1a64
+from ...shards.model.covers import only_namespace
+from ...shards.model.partitions import Cover, HashRange, Partition, hashed
 from ...shards.model.refs import Key, key_of
 from ...shards.model.resources import Resource
 from ...shards.model.shard_selectors import ShardSelector, parse_shard_selector
@@ -99,8 +100,7 @@ class CollectionQuery:
                 continue
             if not all(map(partition.may_hold, test.wanted)):
                 return False
-            cover = partition.cover
-            if isinstance(cover, OneNamespace) and cover.namespace in test.excluded:
+            if only_namespace(partition.cover) in test.excluded:
                 return False
         shards = parse_shard_selector(self.options.shard_selector)
         return shards is None or _may_match(shards, partition.cover, self._only_namespace)
@@ -117,11 +117,10 @@ def _may_match(shards: ShardSelector, cover: Cover, namespace: str | None) -> bo
     """False if no object of `cover`, in `namespace` if that is given, has its hash in a range selected."""
     if isinstance(cover, HashRange) and shards.field == f"object.metadata.{cover.field}":
         return any(low < cover.high and cover.low < high for low, high in shards.united)
-    if isinstance(cover, OneNamespace):
-        namespace = cover.namespace
+    namespace = only_namespace(cover) or namespace
     if namespace is None or shards.field != NAMESPACE_PATH:
         return True
-    return shards.holds(fnv1a64(namespace))
+    return shards.holds(hashed(namespace))
 
 
 Query: TypeAlias = ObjectQuery | CollectionQuery

@@ -12,45 +12,55 @@ resource practically always differ), for one more round trip and a look into his
 one state says so: ``resourceVersionMatch=Exact``. Who watches from the list's version is told the newest state
 of what changed since, once, whether or not the list had it already.
 
-A shard that does not serve a partition any more says so, and the query is asked once more with newer routes.
-Which state answers is `consistency`'s to decide, who is asked `fanout`'s, lists are put together in `listing`;
-the forms of answers are the gateway's.
+Ranges of uid: two objects of one name, of which one has gone, may be in two partitions for a moment, until both have
+heard of it. A get and a list take the newer one. Each is right about its own partition's state, and they are not at one
+version: a get may show what is left of an object that another range has seen replaced *and* that gone again; counts,
+and how many objects remain, count both.
+
+Which state answers is `consistency`'s to decide, who is asked `fanout`'s, and who is asked again, because partitions
+have moved, `rerouting`'s; lists are put together in `listing`; the forms of answers are the gateway's.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias, TypeVar
 
 from ...coordinator.routes import Route
 from ...shards.handle import ShardHandle
-from ...shards.model.errors import BadRequest, Expired, NotFound, NotReady, NotServed, ShoalError
-from ...shards.model.partitions import Epoch, PartitionId, ShardId
+from ...shards.model.errors import (
+    BadRequest,
+    Expired,
+    NotFound,
+    ShoalError,
+)
+from ...shards.model.partitions import PartitionId, ShardId
 from ...shards.model.queries import CountQuery, GetAnswer, GetQuery, PartitionCount
 from ...shards.model.resources import ResourceType
 from ...shards.model.versions import UNKNOWN, Version
 from .answers import CountAnswer, Listing, ObjectAnswer, Provenance
 from .consistency import WAIT_S, Continued, Decision, Exactly, Newest, decide_get, decide_list
 from .cursor import PartitionCursor
-from .directory import RETRY_AFTER_S, KnownShards, ShardDirectory
-from .fanout import Question, count_questions, followed, get_questions, list_questions
+from .directory import KnownShards, ShardDirectory
+from .fanout import (
+    Question,
+    carried_position,
+    count_questions,
+    followed,
+    get_questions,
+    list_questions,
+)
 from .floor import ReadFloor
 from .gather import Tolerated, all_of, each_of
 from .listing import ListAssembly, ListPlan
 from .merge import version_of
 from .request import CollectionQuery, ObjectQuery
+from .rerouting import Rerouting
 from .routing import RouteIndex, Routing
 from .tokens import Position, continue_expired, decode_token, version_expired
 
 T = TypeVar("T")
-
-VAIN_S = 10.0
-"""How long tokens are not believed that there are newer routes, after one was that there were none."""
-REFRESH_S = 1.0
-"""How long newer routes are waited for when a shard says that ours are old. A hand-over takes milliseconds; a
-restarted shard is given its partitions again within about a second."""
 
 _Missing: TypeAlias = dict[PartitionId, tuple[ShardId, ShoalError]]
 """Partitions that are not in an answer: who did not give it, and why."""
@@ -70,10 +80,10 @@ class QueryRouter:
         floor: ReadFloor | None = None,
     ) -> None:
         self._routing = routing
+        self._rerouting = Rerouting(routing)
         self._shards = KnownShards(shards)
         self._timeout_s = shard_timeout_s
         self._floor = floor
-        self._vain_until = 0.0
 
     @property
     def routing(self) -> Routing:
@@ -105,7 +115,7 @@ class QueryRouter:
         async def attempt(routes: RouteIndex, tolerated: Tolerated) -> ObjectAnswer:
             return await self._get(routes, query, basis.not_older_than, tolerated)
 
-        return await self._with_routes(attempt, partial=partial)
+        return await self._rerouting.run(query.resource, attempt, partial=partial)
 
     async def list(
         self, query: CollectionQuery, *, partial: bool = False, decision: Decision | None = None
@@ -133,7 +143,7 @@ class QueryRouter:
             except Expired as error:
                 raise _as_the_api_server_says(error, chosen, position, query.fingerprint) from error
 
-        return await self._with_routes(attempt, partial=partial)
+        return await self._rerouting.run(query.resource, attempt, partial=partial)
 
     async def count(
         self, query: CollectionQuery, *, group_by: str = "", partial: bool = False
@@ -161,7 +171,7 @@ class QueryRouter:
         async def attempt(routes: RouteIndex, tolerated: Tolerated) -> CountAnswer:
             return await self._count(routes, query, newest.not_older_than, group_by, tolerated)
 
-        return await self._with_routes(attempt, partial=partial)
+        return await self._rerouting.run(query.resource, attempt, partial=partial)
 
     # -- get and count ---------------------------------------------------------------------------------------
 
@@ -241,19 +251,8 @@ class QueryRouter:
                 "list without the token"
             )
         if position.epoch > self._routing.table.epoch:
-            await self._wait_for(position.epoch)
+            await self._rerouting.wait_for(position.epoch)
         return position
-
-    async def _wait_for(self, epoch: Epoch) -> None:
-        """Waits a moment for routes that a token says there are. It may say what its bearer likes, so when they did not
-        come nobody waits on such word for `VAIN_S`: who needs newer routes is told so by a shard.
-        """
-        now = asyncio.get_running_loop().time
-        if now() < self._vain_until:
-            return
-        routes = await self._routing.refresh(Epoch(epoch - 1), REFRESH_S)
-        if routes.epoch < epoch:
-            self._vain_until = now() + VAIN_S
 
     async def _list(
         self,
@@ -263,6 +262,8 @@ class QueryRouter:
         position: Position | None,
         tolerated: Tolerated,
     ) -> Listing:
+        if position is not None:
+            position = carried_position(routes, query, position)
         questions = list_questions(routes, query, decision, position)
         pins = position.pins if position else {}
         plan = ListPlan(
@@ -288,41 +289,12 @@ class QueryRouter:
                 question.route,
                 question.query,
                 shards=self._shards,
-                relocate=self._relocate,
+                relocate=self._rerouting.relocate,
                 timeout_s=self._timeout_s,
                 streamed=streamed,
             )
             for question in questions
         )
-
-    # -- routes ----------------------------------------------------------------------------------------------
-
-    async def _with_routes(
-        self, attempt: Callable[[RouteIndex, Tolerated], Awaitable[T]], *, partial: bool
-    ) -> T:
-        """Runs `attempt` with the routes held, and once more with newer ones if a shard says they are old."""
-        routes = self._routing.index
-        if routes.epoch == 0:
-            routes = await self._routing.published(REFRESH_S)
-        try:
-            return await attempt(routes, (NotReady,) if partial else ())
-        except NotServed as error:
-            seen = max(routes.epoch, Epoch(error.epoch - 1))
-        routes = await self._routing.refresh(seen, REFRESH_S)
-        try:
-            return await attempt(routes, (NotReady, NotServed) if partial else ())
-        except NotServed as error:
-            raise NotReady(
-                f"partition {error.partition} is with no shard at the moment (epoch {routes.epoch})",
-                retry_after_s=RETRY_AFTER_S,
-            ) from error
-
-    async def _relocate(self, partition: PartitionId, epoch: Epoch) -> tuple[Route, Epoch]:
-        routes = await self._routing.refresh(epoch, REFRESH_S)
-        route = routes.route(partition)
-        if route is None:
-            raise NotReady(f"partition {partition} is not there any more", retry_after_s=RETRY_AFTER_S)
-        return route, routes.epoch
 
 
 def _left_out(routes: RouteIndex, position: Position | None) -> dict[PartitionId, ShardId | None]:

@@ -5,7 +5,8 @@
     first batch --> following -- lost --> looking for it -- same position --> following
                         |                      |
                         |                      +-- patience is over --> ends: away
-                        +-- position forgotten, resource divided anew --> ends: expired
+                        +-- position forgotten --> ends: expired
+                        +-- resource divided anew --> ends: divided
                         +-- resource gone --> ends: gone
 
 A feed that is lost (its shard died, let the partition go, was silent for three beats, or the connection broke) is
@@ -16,7 +17,7 @@ The position is the frontier told. Events of one version may take several batche
 frontier (a shard that lists anew has many changes of one version): a feed that is lost between them tells the first of
 them again when it is opened at its position, so they are remembered and left out (`Ahead`).
 
-Overtakings (`lanes`) are asked for here as well: one at a time, each for the newest version wanted by then.
+While it is open, the partition is cleared to what its lanes want (`clearing`).
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ import msgspec
 from ...shards.handle import FEED_BEAT_S, ShardHandle
 from ...shards.model.errors import Expired, NotReady, NotServed, ShoalError
 from ...shards.model.partitions import Epoch, PartitionId, ShardId
-from ...shards.model.queries import FeedBatch, FeedEvent, FeedQuery, OvertakeQuery
+from ...shards.model.queries import FeedBatch, FeedEvent, FeedQuery
 from ...shards.model.refs import Key
 from ...shards.model.resources import Resource
 from ...shards.model.versions import UNKNOWN, Version
 from ..query.directory import RETRY_AFTER_S, KnownShards
 from ..query.routing import Routing
+from .clearing import Clearing
 from .lanes import Clearance
 from .statistics import WatchStatistics
 
@@ -59,7 +61,7 @@ BURST_EVENTS: Final = 500
 class FeedEnd:
     """Why a partition is followed no more."""
 
-    kind: Literal["away", "expired", "gone"]
+    kind: Literal["away", "expired", "divided", "gone"]
     error: ShoalError
 
 
@@ -127,6 +129,7 @@ class PartitionFeed:
         follower: Follower,
         patience_s: float,
         statistics: WatchStatistics,
+        roams: bool = False,
     ) -> None:
         self.partition = partition
         self.clearance = Clearance()
@@ -146,8 +149,17 @@ class PartitionFeed:
         self._open_since: float | None = None
         self._lost_at: float | None = None
         self._given_up: ShoalError | None = None
-        self._wanted = UNKNOWN
-        self._asking: asyncio.Task[None] | None = None
+        self._clearing = Clearing(
+            partition,
+            self.clearance,
+            roams=roams,
+            routing=routing,
+            shards=shards,
+            patience_s=patience_s,
+            statistics=statistics,
+            cleared=lambda: follower.cleared(self),
+            given_up=self._give_up,
+        )
         self._following: asyncio.Task[None] | None = None
         self._task = self._loop.create_task(self._run(), name=f"feed of {partition}")
 
@@ -160,10 +172,8 @@ class PartitionFeed:
         await asyncio.shield(self._opened)
 
     def want(self, version: Version) -> None:
-        """Has the shard acknowledge an overtaking by `version`, unless the partition is cleared to it anyhow."""
-        self._wanted = max(self._wanted, version)
-        if self._asking is None and self._open_since is not None and self._lacking:
-            self._asking = self._loop.create_task(self._ask(), name=f"overtaking {self.partition}")
+        """Has the partition cleared to `version`, unless it is anyhow."""
+        self._clearing.want(version)
 
     def rerouted(self) -> None:
         """The routes may name another shard: if so it is asked now, whether or not the old one has let go.
@@ -179,7 +189,9 @@ class PartitionFeed:
         self._task.cancel()
         await asyncio.wait((self._task,))
         if not self._opened.done():
-            self._opened.cancel()
+            self._fail_opening(
+                NotReady(f"{self.partition} is not followed any more", retry_after_s=RETRY_AFTER_S)
+            )
 
     # -- following -------------------------------------------------------------------------------------------
 
@@ -198,8 +210,7 @@ class PartitionFeed:
             end = self._over(error)
             if end is not None:
                 if not self._opened.done():
-                    self._opened.set_exception(end.error)
-                    self._opened.exception()  # whether or not somebody waits
+                    self._fail_opening(end.error)
                 self._follower.ended(self, end)
                 return
             log.info("feed lost", extra={"partition": self.partition, "problem": str(error)})
@@ -207,6 +218,10 @@ class PartitionFeed:
                 await self._routing.refresh(max(epoch, Epoch(error.epoch - 1)), retry_s)
             await asyncio.sleep(retry_s)
             retry_s = min(retry_s * 2, RETRY_MAX_S)
+
+    def _fail_opening(self, error: ShoalError) -> None:
+        self._opened.set_exception(error)
+        self._opened.exception()  # whether or not somebody waits
 
     def _problem(self, following: asyncio.Task[None]) -> ShoalError:
         """Why the feed is not followed any more."""
@@ -236,7 +251,7 @@ class PartitionFeed:
             if index.resource_type(self._resource) is None:
                 return FeedEnd("gone", error)
             if index.of(self._resource):
-                return FeedEnd("expired", Expired(f"{self._resource} was divided anew: list it again"))
+                return FeedEnd("divided", error)
         patience_s = self._patience_s
         if self.clearance.fed == UNKNOWN:
             # Whoever waits for it can come again; only routes that are just being published are waited for.
@@ -296,6 +311,7 @@ class PartitionFeed:
         self._statistics.feeds_open += 1
         self.clearance.reopened()
         self.ahead.reopened()
+        self._clearing.begin(shard)
 
     def _took(self, batch: FeedBatch, since: Version) -> None:
         self.age_s = batch.age_s
@@ -304,53 +320,25 @@ class PartitionFeed:
             news = [event for event in batch.events if event.version > since]
             batch = msgspec.structs.replace(batch, events=news)
         self._follower.took(self, self.ahead.new(batch))
-        self.want(self._wanted)
+        self._clearing.resume()
+
+    def _give_up(self, error: ShoalError) -> None:
+        """The shard does not clear the partition: it is taken for lost."""
+        self._given_up = error
+        if self._following is not None:
+            self._following.cancel()
 
     async def _stop(self) -> None:
         """The feed is not open any more."""
-        tasks = [task for task in (self._following, self._asking) if task is not None]
-        self._following = self._asking = None
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        following, self._following = self._following, None
+        if following is not None:
+            following.cancel()
+            await asyncio.wait((following,))
+        await self._clearing.stop()
         if self._open_since is not None:
             self._open_since = None
             self._statistics.feeds_open -= 1
             self._opened = self._loop.create_future()
-
-    # -- overtaking ------------------------------------------------------------------------------------------
-
-    @property
-    def _lacking(self) -> bool:
-        return self._wanted > max(self.clearance.cleared, self.clearance.promised)
-
-    async def _ask(self) -> None:
-        """Asks until what is wanted is acknowledged. A shard that does not in time is taken for lost."""
-        began, retry_s = self._loop.time(), RETRY_FIRST_S
-        while self._lacking:
-            version = self._wanted
-            query = OvertakeQuery(partition=self.partition, epoch=self._routing.table.epoch, version=version)
-            try:
-                frontier = await self._overtake(query)
-            except ShoalError as error:
-                if self._loop.time() - began >= self._patience_s:
-                    self._given_up = error
-                    if self._following is not None:
-                        self._following.cancel()
-                    return
-                await asyncio.sleep(retry_s)
-                retry_s = min(retry_s * 2, RETRY_MAX_S)
-                continue
-            began, retry_s = self._loop.time(), RETRY_FIRST_S
-            self._statistics.overtakings += 1
-            self.clearance.acknowledged(version, frontier)
-            self._follower.cleared(self)
-        self._asking = None
-
-    async def _overtake(self, query: OvertakeQuery) -> Version:
-        """Asked of the shard the feed comes from: another one's word is of no use."""
-        return await self._shards.ask(self.shard, lambda handle: handle.overtake(query), self._patience_s)
 
 
 async def _closed(batches: Any) -> None:

@@ -11,8 +11,7 @@ What a watcher is promised, and why it holds:
   for clients that come back anywhere; `audience` for the seam between a watcher's replay and what comes after it;
   `feeds` for a feed that is lost and found. Over several partitions a line may repeat what its client was shown before
   it came back, or what a replay that broke off had told. Where none of these arguments holds any more (a position is
-  forgotten, the partitions are others) the watches concerned end with 410, and where a shard stays away, without an
-  error.
+  forgotten) the watches concerned end with 410, and where a shard stays away, without an error.
 - *Nobody waits for others*: feeds are taken as they come and given out at once; a sink never blocks, and who takes
   no more is dropped. A watcher depends only on the partitions its selectors can match (`CollectionQuery.concerns`).
 - *Bounded*: events that wait for a partition to be cleared are bounded in number, bytes and time, as is what is kept
@@ -22,7 +21,10 @@ What arrives together is given out together: news only mark the hub, and one pas
 event loop has taken what was there, or a little later (`pace`). No task is woken for a live event.
 
 A hub is for one division of its resource into partitions and for one past of the API server; with another one it ends
-as a whole, because the versions all its lanes stand at mean nothing any more, and the router makes a new one.
+as a whole, and the router makes a new one. With another past the versions all its lanes stand at mean nothing any
+more: watches end with 410. With another division they end in order, as at their deadline, and clients come back with
+the version they were shown: the past has moved with the partitions (`replay` says why that is enough), and where it
+has not, shards say so.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from ..query.routing import Routing
 from .audience import Audience, Member
 from .feeds import FeedEnd, PartitionFeed
 from .lanes import Lane
+from .names import siblings_of
 from .pace import Pace
 from .selection import LiveEvent
 from .settings import WatchServingSettings
@@ -89,8 +92,12 @@ class Hub:
     ) -> None:
         self.resource_type = resource_type
         self.partitions = frozenset(partition.id for partition in partitions)
+        self.siblings = siblings_of(partitions)
+        """Of partitions whose names move, where to."""
         self.closed = False
         """Not to be used for new watches."""
+        self.over = False
+        """All watches have ended; one that is still told the past is to end as well."""
         self.used_at = asyncio.get_running_loop().time()
         """Loop time when somebody last came or went."""
         self._routing = routing
@@ -217,12 +224,12 @@ class Hub:
     # -- the routes, and the end -----------------------------------------------------------------------------
 
     def rerouted(self) -> None:
-        """New routes were published: feeds move; another division of the resource ends all watches with 410."""
+        """New routes were published: feeds move; another division of the resource ends all watches, in order."""
         index = self._routing.index
         if index.resource_type(self.resource_type.resource) is not None:
             now = frozenset(route.partition.id for route in index.of(self.resource_type.resource))
             if now and now != self.partitions:
-                self.end(Expired(f"{self.resource_type.resource} was divided anew: list it again"))
+                self.end(None)
                 return
         for feed in tuple(self._feeds.values()):
             feed.rerouted()
@@ -231,7 +238,7 @@ class Hub:
         """Ends all watches, with `error` as their last line if there is one, and follows nothing any more."""
         if self._pace.waiting and not isinstance(error, PastLost):
             self._pace.now()
-        self.closed = True
+        self.closed = self.over = True
         for partitions in tuple(self._channels):
             self._end_channel(partitions, error)
         self._fail(self.partitions, error or NotReady("the watches are ending", retry_after_s=RETRY_AFTER_S))
@@ -257,6 +264,7 @@ class Hub:
             routing=self._routing,
             shards=self._shards,
             follower=self,
+            roams=partition in self.siblings,
             patience_s=self._settings.patience_s,
             statistics=self._statistics,
         )
@@ -294,6 +302,9 @@ class Hub:
         if isinstance(end.error, PastLost):
             # No lane may overtake anybody by the versions that there were.
             self.end(end.error)
+            return
+        if end.kind == "divided":
+            self.end(None)
             return
         self._pace.now()
         error = end.error if end.kind == "expired" else None

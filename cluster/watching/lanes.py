@@ -23,11 +23,19 @@ pending, and given out before V: the lane's order. So it arrived after the ackno
 more. Then it is late, and repeated to this client wherever it resumes, at V or any other version it was shown.
 
 *No going back.* The events of one object come from one partition, in order, and keep it: of one partition nothing is
-given out before what it told earlier. (A name that is deleted and created again changes its partition where these are
-ranges of uids: then the deletion can come after the creation. Partitions cut that way must not be watched together.)
+given out before what it told earlier. A name, though, that is deleted and made again may change its partition where
+these are ranges of uids. So a partition whose names move is never overtaken (`feeds`): it is cleared to V by its
+frontier alone, none of its events is ever late, and the lane has the deletion, at 7, when it gives out the new object,
+at 9. Who waits then waits for the slowest of these ranges; they are made of busy resources, where all move on within
+milliseconds.
 
 The same holds for what a bookmark says: the floor is a version to which all of S are cleared and up to which
 everything is given out. With one partition the floor is its frontier and events pass straight through.
+
+*Another division.* With other partitions there are other lanes. A client that was shown V by the old ones goes on with
+the new ones through a replay (`replay`), and all that the argument above needs of the past has moved with the
+partitions: which events are late, and the newest version that was let be shown. Old lanes show nothing new meanwhile
+that a shard which has handed over would have to give leave for: it acknowledges no overtaking any more.
 
 When a feed had to be opened anew the shard may be another one, which knows nothing of the overtakings its
 predecessor acknowledged: they are asked for again (`Clearance.reopened`, `Lane.wanted`).

@@ -22,6 +22,19 @@ no shard shows what it does not hold: the answers of step 1, asked for after the
 its newest state or leave it as the client knows it. What a second answer tells of an object arrived after its first,
 of the same partition: it is newer. What is told live is above the positions, as all that is told here is not.
 
+*Names that move.* Ranges of uid are cleared by their frontiers, and have to have reached the version asked for: there a
+version is shown only when all of them are known up to it. Of two of them that tell of one name the newer counts
+(`names`). The first answer of such a partition and its second one are both looked at before anything is told.
+
+*Another division.* The version a client brings may have been shown by lanes over other partitions than there are now.
+That makes no difference: what is shown is cleared by all partitions that may hold what the client watches, whatever
+their covers are. Let e be an event up to the version V that the client brings, of an object that is in partition q now
+and was in p then, and that the client was not shown. Then e came to p after p had acknowledged an overtaking by V or
+more (`lanes`), or has not come to p at all. q took over from p with what p had: its history and which of its events
+were late, and the newest version p had let be shown. So e is late in q as well, be it that p received it or q, and is
+repeated. A partition whose past did not travel answers 410 instead. Where there is one partition now, its shard knows
+up to which version there were several, and does not answer event by event for these (`HeldObjects.divided_until`).
+
 *Positions.* Afterwards the watcher has been told everything of each partition up to the end of its first answer, or
 of its second one as far as C. That may be below the version the watcher asked for; what is still to come from there is
 late and must not be taken for known. A round of several partitions that breaks off is told anew from where it began:
@@ -30,19 +43,16 @@ no version within it is one up to which each object was told. An exact round is 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from heapq import heappop, heappush, heapreplace
 from typing import Final, TypeAlias
 
-from ...shards.handle import ShardHandle
-from ...shards.model.errors import NotReady, NotServed, ShoalError
-from ...shards.model.partitions import PartitionId, ShardId
-from ...shards.model.queries import Change, ChangesPage, ChangesQuery
+from ...shards.model.partitions import PartitionId
+from ...shards.model.queries import Change, ChangesQuery
 from ...shards.model.versions import UNKNOWN, Version
-from ..query.directory import RETRY_AFTER_S, KnownShards
 from ..query.gather import all_of
-from ..query.routing import Routing
+from .asking import WAIT_S, Asking, ChangesCursor
+from .names import Superseded
 from .selection import Selector, Sight
 
 Tell: TypeAlias = Callable[[Change], Awaitable[None]]
@@ -51,79 +61,13 @@ Tell: TypeAlias = Callable[[Change], Awaitable[None]]
 Clear: TypeAlias = Callable[[Sequence[PartitionId], Version], Awaitable[None]]
 """Has partitions cleared to a version (`Hub.clear`)."""
 
-WAIT_S: Final = 3.0
-"""How long a shard waits for a version that is still to come before it says so; then it is asked again."""
 PAGES_BYTES: Final = 4 << 20
 """Bodies buffered for one replay, over all its partitions."""
 PAGE_BYTES_MIN: Final = 128 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """How shards are asked."""
-
-    routing: Routing
-    shards: KnownShards
-    timeout_s: float
-
-
-class ChangesCursor:
-    """The changes of one partition, page by page."""
-
-    def __init__(self, asking: Asking, query: ChangesQuery) -> None:
-        self.partition = query.partition
-        self._asking = asking
-        self._query = query
-        self._pages: AsyncIterator[ChangesPage] | None = None
-        self._shard = ShardId("")
-        self.frontier = UNKNOWN
-        """Of the whole answer; known after the first page."""
-        self.buffered: Iterator[Change] = iter(())
-        self.more = True
-
-    async def next(self) -> None:
-        """Buffers the next page. Raises as `ShardHandle.changes`."""
-        if not self._shard:
-            index = self._asking.routing.index
-            route = index.route(self._query.partition)
-            if route is None:
-                raise NotServed(self._query.partition, index.epoch)
-            self._shard = route.shard
-        try:
-            page = await self._asking.shards.ask(self._shard, self._page, self._asking.timeout_s + WAIT_S)
-        except StopAsyncIteration:
-            raise NotReady(
-                f"shard {self._shard} ended the changes of {self._query.partition} early",
-                retry_after_s=RETRY_AFTER_S,
-            ) from None
-        self.frontier, self.more = page.frontier, page.more
-        self.buffered = iter(page.changes)
-
-    def _page(self, handle: ShardHandle) -> Awaitable[ChangesPage]:
-        if self._pages is None:
-            self._pages = handle.changes(self._query)
-        return anext(self._pages)
-
-    async def change(self) -> Change | None:
-        """The next change; None after the last."""
-        while True:
-            change = next(self.buffered, None)
-            if change is not None or not self.more:
-                return change
-            await self.next()
-
-    async def aclose(self) -> None:
-        """Lets the shard forget the answer."""
-        close = getattr(self._pages, "aclose", None)
-        if close is not None:
-            try:
-                await close()
-            except ShoalError:
-                return
-
-
-async def _merged(cursors: Iterable[ChangesCursor]) -> AsyncIterator[Change]:
-    """The changes of all in the order of their versions."""
+async def _merged(cursors: Iterable[ChangesCursor]) -> AsyncIterator[tuple[Change, PartitionId]]:
+    """The changes of all in the order of their versions, each with its partition."""
     heap: list[tuple[Version, int, Change, ChangesCursor]] = []
     for number, cursor in enumerate(cursors):
         change = await cursor.change()
@@ -131,7 +75,7 @@ async def _merged(cursors: Iterable[ChangesCursor]) -> AsyncIterator[Change]:
             heappush(heap, (change.version, number, change, cursor))
     while heap:
         _, number, change, cursor = heap[0]
-        yield change
+        yield change, cursor.partition
         following = await cursor.change()
         if following is None:
             heappop(heap)
@@ -143,12 +87,20 @@ class Replay:
     """What one watcher is told before it is live."""
 
     def __init__(
-        self, asking: Asking, selector: Selector, positions: Mapping[PartitionId, Version], *, exact: bool
+        self,
+        asking: Asking,
+        selector: Selector,
+        positions: Mapping[PartitionId, Version],
+        *,
+        exact: bool,
+        siblings: Mapping[PartitionId, frozenset[PartitionId]],
     ) -> None:
         self.positions = dict(positions)
         """What it has been told of each partition."""
         self._exact = exact
         """The resource is in one partition."""
+        self._siblings = siblings
+        """Of partitions whose names move, where to (`names`)."""
         self._asking = asking
         self._selector = selector
 
@@ -174,10 +126,13 @@ class Replay:
                 ]
                 opened += seconds
                 await all_of([answer.next() for answer in seconds])
-            async for change in _merged(opened):
+            superseded = Superseded(self._asking, self._selector, self._siblings, self.positions)
+            await superseded.look(opened)
+            async for change, partition in _merged(opened):
                 if change.version > last:
                     complete, last = last, change.version
-                await tell(change)
+                if not await superseded.holds_back(change, partition):
+                    await tell(change)
         except BaseException:
             if complete and self._exact:
                 self._reach(opened, complete)
@@ -218,7 +173,7 @@ class Replay:
             fields=selector.fields,
             shards=selector.shards,
             exact=self._exact,
-            alone=len(self.positions) == 1,
+            alone=len(self.positions) == 1 or partition in self._siblings,
             until=until,
             max_bytes=max(PAGE_BYTES_MIN, PAGES_BYTES // len(self.positions)),
             wait_s=WAIT_S,

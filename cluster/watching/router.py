@@ -23,11 +23,11 @@ from ..query.fanout import followed
 from ..query.request import CollectionQuery
 from ..query.router import QueryRouter
 from ..query.routing import RouteIndex, Routing
+from .asking import Asking
 from .feeds import REFRESH_S
 from .forms import LineForm
 from .frames import Frame, Sink
 from .hub import Hub
-from .replay import Asking
 from .selection import Selection, Selector
 from .settings import WatchServingSettings
 from .statistics import WatchStatistics
@@ -76,14 +76,24 @@ class WatchRouter:
             NotReady: a shard that is needed is away, or has not listed its part yet.
         """
         basis = decide_watch(query.options, self._router.floor(query))
-        routes = self._routing.index
-        if routes.epoch == 0:
-            routes = await self._routing.published(REFRESH_S)
-        resource_type = followed(routes, query)
-        Selection(Selector.of(query), resource_type)
-        hub = self._hub(resource_type, routes)
-        partitions = _concerned(routes, query)
-        await hub.ready(partitions)
+        if self._routing.index.epoch == 0:
+            await self._routing.published(REFRESH_S)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._settings.patience_s
+        while True:
+            routes = self._routing.index
+            resource_type = followed(routes, query)
+            Selection(Selector.of(query), resource_type)
+            hub = self._hub(resource_type, routes)
+            partitions = _concerned(routes, query)
+            try:
+                await hub.ready(partitions)
+                break
+            except NotReady:
+                # Divided anew or moved while we waited: that is no reason to refuse anybody.
+                outdated = hub.over or self._routing.index.epoch > routes.epoch
+                if not outdated or loop.time() >= deadline:
+                    raise
         return Watch(
             query,
             form,

@@ -17,6 +17,8 @@ class WatchStatistics:
     """Feeds that were lost and found again."""
     overtakings: int = 0
     """Overtakings that shards acknowledged."""
+    proofs: int = 0
+    """Times a shard had to prove a frontier because names of its partition move to others, and the feed was silent."""
     expired: int = 0
     """Watches told 410: the version they began with, or their place in a feed, is forgotten."""
     lost: int = 0

@@ -46,11 +46,12 @@ from ..query.answers import Listing, Provenance
 from ..query.consistency import FromNow, FromVersion, InitialEvents, WatchBasis
 from ..query.request import CollectionQuery
 from ..query.router import QueryRouter
+from .asking import Asking
 from .audience import Audience, Member
 from .forms import LineForm, error_line
 from .frames import FRAME_BYTES, Frame, Sink
 from .hub import Hub
-from .replay import Asking, Replay
+from .replay import Replay
 from .selection import Selector
 from .settings import WatchServingSettings
 from .statistics import WatchStatistics
@@ -107,18 +108,17 @@ class Watch:
         self._statistics = statistics
         self._selector = Selector.of(query)
         self._type = hub.resource_type
+        feeds = [hub.followed(partition) for partition in partitions]
+        self.provenance = Provenance.over(
+            ((ShardId(feed.shard), feed.clearance.fed, feed.age_s) for feed in feeds), {}
+        )
+        """What the watch rests on as it begins: the frontier all its partitions have told."""
         self._ended: asyncio.Future[ShoalError | None] = asyncio.get_running_loop().create_future()
         self._unseen: set[Key] = set()
         """Objects of the initial list that were left to the first round."""
         self._lines: list[bytes] = []
         self._size = 0
         self._sink: Sink
-
-    @property
-    def provenance(self) -> Provenance:
-        """What the watch rests on as it begins: the frontier all its partitions have told."""
-        feeds = [self._hub.followed(partition) for partition in self._partitions]
-        return Provenance.over(((ShardId(feed.shard), feed.clearance.fed, feed.age_s) for feed in feeds), {})
 
     async def aclose(self) -> None:
         """Lets go of a watch that is not run. Safe to repeat."""
@@ -166,6 +166,7 @@ class Watch:
     async def _run(self, member: Member, deadline: float) -> None:
         basis = self._basis
         replay: Replay | None = None
+        self._check()
         match basis:
             case InitialEvents():
                 replay = self._replay(await self._initial(basis, member))
@@ -186,7 +187,10 @@ class Watch:
         return self._replay(dict.fromkeys(self._partitions, version))
 
     def _replay(self, positions: Mapping[PartitionId, Version]) -> Replay:
-        return Replay(self._asking, self._selector, positions, exact=len(self._hub.partitions) == 1)
+        hub = self._hub
+        return Replay(
+            self._asking, self._selector, positions, exact=len(hub.partitions) == 1, siblings=hub.siblings
+        )
 
     async def _live(self, member: Member, deadline: float) -> None:
         """Waits; the hub writes."""
@@ -202,9 +206,11 @@ class Watch:
         self._check()
 
     def _check(self) -> None:
-        """Leaves if the hub has ended the watch."""
+        """Leaves if the hub has ended the watch, or is over and would not take it."""
         if self._ended.done():
             raise self._ended.result() or Ended
+        if self._hub.over:
+            raise Ended
 
     # -- initial events --------------------------------------------------------------------------------------
 
@@ -218,7 +224,7 @@ class Watch:
         try:
             positions = listing.positions
             if positions.keys() != set(self._partitions):
-                raise NotReady(f"{self._query.resource} is being divided anew")
+                raise Ended  # divided anew meanwhile: the client comes back to watches of the new partitions
             if ceiling is not None and max(positions.values()) <= ceiling:
                 ceiling = None  # nothing in the list can be newer
             await self._tell_objects(listing.first, ceiling, member)

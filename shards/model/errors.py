@@ -181,6 +181,10 @@ class NotReady(RetryLater):
     """The partition asked for has not been listed yet, or its shard does not answer."""
 
 
+class NoLeave(NotReady):
+    """The shard has not heard of its coordinator for too long: it answers, and lets nothing be shown by its leave."""
+
+
 class TimedOut(RetryLater):
     """Not done within the time the request had."""
 

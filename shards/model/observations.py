@@ -68,3 +68,21 @@ class ListPage(NamedTuple):
     """Empty on the last page."""
     shard_selector: str
     """``metadata.shardInfo.selector``; empty if the server did not honour (or was not asked for) one."""
+
+
+class Listed(NamedTuple):
+    """One object as a list of metadata shows it."""
+
+    key: Key
+    namespace: str
+    uid: str
+    version: Version
+
+
+class IdentityPage(NamedTuple):
+    """One page of a list that was read for what its objects are, and nothing else of them."""
+
+    listed: list[Listed]
+    version: Version
+    continue_token: str
+    """Empty on the last page."""

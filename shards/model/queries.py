@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from .partitions import Epoch, PartitionId
+from .partitions import Epoch, PartitionId, ShardId
 from .refs import Key
 from .versions import UNKNOWN, Version
 
@@ -208,7 +208,9 @@ class PartitionStatistics(msgspec.Struct, kw_only=True):
     epoch: Epoch = Epoch(0)
     state: str = "pending"
     """``pending`` (no complete list yet), ``synced``, ``refused`` (401, 403), ``gone`` (the resource vanished),
-    ``failed`` (following it failed in a way nobody foresaw, and will be tried again)."""
+    ``failed`` (following it failed in a way nobody foresaw, and will be tried again), ``arriving`` (it is being
+    received from other shards, and not served yet), ``stranded`` (that came to nothing, as the message says, and
+    nothing is held)."""
     message: str = ""
     """For people: what it waits for, or why it is refused."""
     objects: int = 0
@@ -247,6 +249,27 @@ class PartitionStatistics(msgspec.Struct, kw_only=True):
     """Times the frontier was to be proved although nobody waited: what was shown of siblings was newer for too long."""
     overtaken: Version = UNKNOWN
     """The newest version readers of other partitions may have been shown."""
+    audits: dict[str, int] = msgspec.field(default_factory=dict)
+    """Comparisons with the API server, by outcome: ``equal``, ``divergent``, ``forgotten``, … (`shards.auditing`)."""
+    audited_objects: int = 0
+    """Objects of the API server compared so far."""
+    audited_age_s: float | None = None
+    """Seconds since everything was last compared; None: not yet."""
+    divergence: dict[str, int] = msgspec.field(default_factory=dict)
+    """Objects found to be held in another way than the API server has them: ``missing``, ``surplus``, ``different``.
+    Each time they were listed again. On a healthy installation there are none, ever."""
+    handed_over: bool = False
+    """Another shard is about to serve it: nothing is shown by this one's leave any more."""
+    queries: int = 0
+    """Gets, lists, counts and replays answered from it."""
+    frozen: bool = False
+    """It stands still since it was handed over; the frontier does not move."""
+    source_shards: tuple[ShardId, ...] = ()
+    """Shards it is, or was, received from, with its past. Empty for one that was listed first."""
+    transferred_objects: int = 0
+    """Objects received from these so far; of a part of a larger partition, those of its own."""
+    transferred_bytes: int = 0
+    """Bytes received from other processes for that."""
 
 
 class ShardStatistics(msgspec.Struct, kw_only=True):
@@ -260,8 +283,14 @@ class ShardStatistics(msgspec.Struct, kw_only=True):
     cpu_seconds: float = 0.0
     resident_bytes: int = 0
     queries: dict[str, int] = msgspec.field(default_factory=dict)
-    """By verb: ``get``, ``list``, ``count``, ``changes``."""
+    """By verb: ``get``, ``list``, ``count``, ``changes``, ``export``."""
     query_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     queries_in_progress: int = 0
+    answer: int = 0
+    """The number of this answer, if the coordinator asked (`shards.leasing`)."""
+    lease_s: float | None = None
+    """Seconds for which versions may still be shown by the shard's leave; None: it does not end."""
     waiting_for_permit: int = 0
+    snapshots: dict[str, int] = msgspec.field(default_factory=dict)
+    """Snapshots by what came of them: ``written``, ``resumed``, ``none``, ``old``, … (`shards.snapshots`)."""
     partitions: list[PartitionStatistics] = msgspec.field(default_factory=list)

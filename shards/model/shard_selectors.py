@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 from .errors import BadShardSelector
-from .partitions import fnv1a64
+from .partitions import hashed
 from .selector_tests import SELECTOR_CHARS_MAX, echoed
 
 __all__ = ["NAMESPACE", "UID", "BadShardSelector", "ShardSelector", "parse_shard_selector"]
@@ -29,7 +29,6 @@ RANGES_MAX: Final = 1000
 """Of one selector. Clients ask for one, or for as many as they have lost workers."""
 REMEMBERED_CHARS: Final = 2048
 """A longer text is remembered with few others: what is remembered is what callers sent."""
-_hashed = lru_cache(maxsize=1 << 16)(fnv1a64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,7 @@ class ShardSelector:
 
     def matches(self, namespace: str, uid: str) -> bool:
         """Whether an object's hash is in one of the ranges."""
-        return self.holds(_hashed(uid if self.field == UID else namespace))
+        return self.holds(hashed(uid if self.field == UID else namespace))
 
     def holds(self, value: int) -> bool:
         """Whether a hash is in one of the ranges."""

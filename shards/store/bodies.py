@@ -17,6 +17,7 @@ Single-threaded: zstd contexts are reused and must not be shared between threads
 from __future__ import annotations
 
 from typing import Final
+from weakref import WeakValueDictionary
 
 import zstandard as zstd
 
@@ -52,7 +53,7 @@ DICTIONARY_BYTES_MIN: Final = 256
 class Generation:
     """One dictionary, or none, with the contexts that use it. `number` tells generations of a codec apart."""
 
-    __slots__ = ("dictionary", "number", "pack", "unpack")
+    __slots__ = ("__weakref__", "dictionary", "number", "pack", "unpack")
 
     def __init__(self, number: int, dictionary: bytes, level: int) -> None:
         self.number = number
@@ -84,7 +85,8 @@ class BodyCodec:
         self._sampling = True
         self._best_ratio = 0.0
         self._settling = 0
-        self.generation = Generation(0, b"", self._level)
+        self.generation = self._without = Generation(0, b"", self._level)
+        self._by_dictionary: WeakValueDictionary[bytes, Generation] = WeakValueDictionary()
         self._plain_bytes = 0
         self._packed_bytes = 0
         self._until_review = REVIEW_BODIES
@@ -103,6 +105,21 @@ class BodyCodec:
         if not self._until_review:
             self._review()
         return packed, generation
+
+    def adopt(self, generation: Generation) -> Generation:
+        """What unpacks here that was packed with `generation` elsewhere; the same for the same dictionary. It is what
+        is packed with from now on if there was no dictionary yet: nothing has to be trained then.
+        """
+        if not generation.dictionary:
+            return self._without
+        known = self._by_dictionary.get(generation.dictionary)
+        if known is None and not self.generation.number:
+            self._samples = []
+            return self._go_on(generation.dictionary)
+        if known is None:
+            known = Generation(generation.number, generation.dictionary, self._level)
+            self._by_dictionary[known.dictionary] = known
+        return known
 
     def _sample(self, body: bytes) -> None:
         # The first dictionary is wanted soon, so every body counts; later ones are for what is to come.
@@ -123,11 +140,17 @@ class BodyCodec:
             # Too few or too uniform: later bodies may do. Twice as many are waited for each time.
             self._samples_wanted = 2 * len(samples)
             return
+        self._go_on(dictionary)
+
+    def _go_on(self, dictionary: bytes) -> Generation:
+        """Packs with this dictionary from now on."""
         self._sampling = False
         self.generation = Generation(self.generation.number + 1, dictionary, self._level)
+        self._by_dictionary[dictionary] = self.generation
         self._best_ratio = 0.0
         self._settling = SETTLING_REVIEWS << min(self.generation.number, 16)
         self._start_review()
+        return self.generation
 
     def _review(self) -> None:
         ratio = self._plain_bytes / max(1, self._packed_bytes)

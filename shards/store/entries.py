@@ -6,11 +6,12 @@ that state. They are not tracked by the garbage collector; nothing they refer to
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, TypeAlias, TypeVar
 
 import msgspec
 
+from ..model.fields import INDEXED_FIELDS
 from ..model.refs import Key
 from ..model.versions import Version
 from .bodies import Generation
@@ -20,6 +21,9 @@ T = TypeVar("T")
 Bucket: TypeAlias = T | set[T]
 """One member, or a set of several. An empty ``set`` alone takes 216 bytes, and most buckets have one member.
 """
+
+_DISTINCT_FIELDS: Final = (INDEXED_FIELDS - {"spec.nodeName"}) | {"involvedObject.resourceVersion"}
+"""Fields whose values hardly two objects share: interning them would cost memory instead of saving it."""
 
 _decode_labels = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -61,6 +65,11 @@ class Entry(msgspec.Struct, gc=False, eq=False):
     def body(self) -> bytes:
         """The object as JSON bytes."""
         return self.generation.unpack(self.packed)
+
+
+def shared_fields(names: Sequence[str]) -> tuple[bool, ...]:
+    """Of each selectable field whether many objects have the same value: it is then held, and sent, once."""
+    return tuple(name not in _DISTINCT_FIELDS for name in names)
 
 
 def bucket_with(bucket: Bucket[T] | None, member: T) -> Bucket[T]:

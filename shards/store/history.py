@@ -30,17 +30,14 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
-import msgspec
-
 from ..model.errors import Expired
 from ..model.refs import Key
 from ..model.versions import UNKNOWN, Version
 from ..settings import StoreSettings
 from .entries import Entry
+from .past import EVENT_BYTES, Event, Late, Past
 
-EVENT_BYTES: Final = 240
-"""Measured: the event (64 bytes), its place in the window (8), the replaced entry (72), two numbers and the
-bytes object's head and rounding."""
+__all__ = ["EVENT_BYTES", "Event", "History", "HistoryStatistics"]
 
 REMEMBERED_STATES: Final = 8
 """Past states whose differences are kept ready: each paged list that is under way asks for one again and
@@ -58,34 +55,6 @@ STAMP_S: Final = 1.0
 
 EXPIRED_TEXT: Final = "The resourceVersion for the provided list is too old."
 """kube-apiserver's text for a LIST at an exact version."""
-
-
-class Event(msgspec.Struct, gc=False, eq=False):
-    """One change of one object."""
-
-    version: Version
-    """When: of the state it led to, of the deletion, or of the list that revealed it."""
-    key: Key
-    before: Entry | None
-    """The state it replaced; None for an object that was not there."""
-    after: Entry | None
-    """The state it led to; None for a deletion."""
-    at: float
-    """By the store's clock, seconds, up to `STAMP_S` early."""
-
-    @property
-    def weight(self) -> int:
-        """Bytes the event holds on to."""
-        return EVENT_BYTES if self.before is None else EVENT_BYTES + len(self.before.packed)
-
-
-class _Late(NamedTuple):
-    """An event that came after its version had been shown."""
-
-    event: Event
-    shown: Version
-    """The newest version shown by then."""
-    correction: bool
 
 
 class HistoryStatistics(NamedTuple):
@@ -108,7 +77,7 @@ class History:
         self.settled_at = float("-inf")
         """By the store's clock: events from before this count as late."""
         self._events: deque[Event] = deque()
-        self._late: deque[_Late] = deque()
+        self._late: deque[Late] = deque()
         self._late_floor = self._correction_floor = UNKNOWN
         self._settled = UNKNOWN
         """What may have been shown by the end of the settling time; `UNKNOWN` until somebody has to know."""
@@ -116,6 +85,10 @@ class History:
         """Unsettled events left the window before the settling time was over."""
         self._gaps: deque[tuple[Version, Version]] = deque()
         self._added = 0
+        self._brought: int | None = None
+        """How many of the events added came with a past from elsewhere; None if the past began here."""
+        self._skipped: Version | None = None
+        """From where on a list took the place of events, the first time after the past had come from elsewhere."""
         self._stamp = float("-inf")
         self._states: OrderedDict[Version, tuple[int, dict[Key, Entry | None]]] = OrderedDict()
 
@@ -136,6 +109,7 @@ class History:
         self._gaps.clear()
         self._states.clear()
         self.bytes = 0
+        self._brought = self._skipped = None
         self.oldest_version = version
 
     def append(
@@ -159,7 +133,7 @@ class History:
         event = Event(version, key, before, after, self._stamp)
         events.append(event)
         if version <= mark or version <= frontier:
-            self._late.append(_Late(event, max(mark, frontier), version <= frontier))
+            self._late.append(Late(event, max(mark, frontier), version <= frontier))
         self._added += 1
         self.bytes += EVENT_BYTES if before is None else EVENT_BYTES + len(before.packed)
         if self.bytes > self._bytes_max or events[0].at < now - self._seconds:
@@ -170,6 +144,8 @@ class History:
         """Notes that the versions strictly between were not observed."""
         if listed - seen > 1:
             self._gaps.append((seen, listed))
+            if self.travelled and self._skipped is None:
+                self._skipped = seen
 
     def settle(self, version: Version) -> None:
         """The settling time is over, and nothing newer than `version` had been shown by its end."""
@@ -194,6 +170,61 @@ class History:
         self._late_floor = min(self._late_floor, version)
         self._settled = min(self._settled, version)
 
+    def taken(self, now: float) -> Past:
+        """All of it as it is now, to be resumed elsewhere."""
+        return Past(
+            now,
+            self.oldest_version,
+            tuple(self._events),
+            tuple(self._late),
+            self._late_floor,
+            self._correction_floor,
+            tuple(self._gaps),
+            self._settled,
+            self.settled_at,
+            self._unsettled_lost,
+            self._stamp,
+        )
+
+    def resume(self, past: Past) -> None:
+        """Goes on from `past`, whose times are of this history's clock, in place of what is held."""
+        self.restart(past.oldest_version)
+        self._events.extend(past.events)
+        self._late.extend(past.late)
+        self._late_floor, self._correction_floor = past.late_floor, past.correction_floor
+        self._gaps.extend(past.gaps)
+        self._settled, self.settled_at = past.settled, past.settled_at
+        self._unsettled_lost = past.unsettled_lost
+        self._stamp = past.stamp
+        self._added = self._brought = len(past.events)
+        self.bytes = sum([event.weight for event in past.events])
+
+    @property
+    def travelled(self) -> bool:
+        """Whether the past came from elsewhere, and goes on."""
+        return self._brought is not None
+
+    def skipped(self, frontier: Version) -> bool:
+        """Whether states up to `frontier`, which whoever had this past before had seen, may have been skipped here."""
+        return self._skipped is not None and self._skipped < frontier
+
+    def overtaken_elsewhere(self, shown: Version) -> None:
+        """Versions up to `shown` may have been shown by the leave of whoever had this past before, and before what came
+        here since was known here: it counts as late.
+        """
+        count = self._added - (self._brought or 0)
+        if count > len(self._events):
+            count = len(self._events)
+            self._late_floor = max(self._late_floor, shown)
+        own = list(islice(self._events, len(self._events) - count, None))
+        known = {id(late.event): late for late in self._late}
+        for event in own:
+            late = known.pop(id(event), None)
+            if late is not None or event.version <= shown:
+                late = late or Late(event, shown, correction=False)
+                known[id(event)] = late._replace(shown=max(late.shown, shown))
+        self._late = deque(known.values())
+
     def evict(self, now: float, frontier: Version, mark: Version = UNKNOWN) -> None:
         """Drops what is outside the window, and raises the floor to the newest version dropped.
 
@@ -213,12 +244,15 @@ class History:
                 break
             if self.bytes <= NEEDED_PART * self._bytes_max and self._shown_last(frontier):
                 break
-            self.oldest_version = self._drop_oldest(shown)
-        # Events of one version (a list's deletions) go together: half of them taken back is no state that
-        # ever was. Corrections belong to the state of their version already.
+            self.oldest_version = max(self.oldest_version, self._drop_oldest(shown))
+        # Events of one version (a list's deletions) go together: half of them taken back is no state that ever was.
+        # What has to be repeated stays: it belongs to the state of its version, or of the floor of a joined past.
         late = self._late
         while (
-            events and events[0].version == self.oldest_version and not (late and late[0].event is events[0])
+            events
+            and events[0].version <= self.oldest_version
+            and events[0].at >= self.settled_at
+            and not (late and late[0].event is events[0])
         ):
             self._drop_oldest(shown)
         while self._gaps and self._gaps[0][1] <= self.oldest_version:

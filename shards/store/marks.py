@@ -39,6 +39,11 @@ class Marks:
         """The newest version that may have been shown; `UNKNOWN` if none was announced."""
         return self._kept[0][1] if self._kept else UNKNOWN
 
+    @property
+    def kept(self) -> tuple[Version, ...]:
+        """All that still count, the newest first. Noted in this order elsewhere, they are the same there."""
+        return tuple(version for _, version in self._kept)
+
     def note(self, version: Version) -> None:
         """`version` is about to be shown."""
         self.noted += 1

@@ -26,26 +26,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Protocol
 
+from ..model.covers import names_roam
 from ..model.errors import Broken
-from ..model.fields import INDEXED_FIELDS
 from ..model.observations import Observation
 from ..model.partitions import Everything, Partition
 from ..model.refs import Key
 from ..model.resources import ResourceType
 from ..model.versions import UNKNOWN, Version
 from ..settings import StoreSettings
-from .audit import digest_of, seed_of
 from .bodies import BodyCodec
 from .difference import difference
-from .entries import Entry
+from .entries import Entry, shared_fields
 from .history import Event
 from .marks import Moment
-from .reading import HeldObjects
-
-_DISTINCT_FIELDS: Final = (INDEXED_FIELDS - {"spec.nodeName"}) | {"involvedObject.resourceVersion"}
-"""Fields whose values hardly two objects share: interning them would cost memory instead of saving it."""
+from .moving import MovableObjects
 
 
 class Recorder(Protocol):
@@ -58,7 +54,7 @@ class Recorder(Protocol):
         """A list older than the frontier became the truth: the past is void."""
 
 
-class PartitionStore(HeldObjects):
+class PartitionStore(MovableObjects):
     """Objects, indexes and history of one partition. `clock` gives seconds that never go back."""
 
     def __init__(
@@ -70,26 +66,20 @@ class PartitionStore(HeldObjects):
         clock: Callable[[], float],
         codec: BodyCodec | None = None,
     ) -> None:
-        super().__init__(partition, resource_type, settings=settings, clock=clock)
+        super().__init__(partition, resource_type, settings=settings, clock=clock, codec=codec)
         self.events = {"added": 0, "modified": 0, "deleted": 0, "bookmark": 0}
         self.dropped = 0
         """Objects outside the cover."""
         self.ignored = 0
         """Live events that told nothing new."""
-        self.audit = 0
-        """See `store.audit`."""
-        self.body_bytes = 0
-        self.turn = 0
-        """Grows when a list begins and when it is complete: what was asked before is no continuation then."""
         self.recorder: Recorder | None = None
         """Told of every event; None while nobody reads a feed."""
-        self._codec = codec or BodyCodec(settings)
         self._admits = None if isinstance(partition.cover, Everything) else partition.cover.admits
-        self._interned = tuple(field not in _DISTINCT_FIELDS for field in resource_type.selectable_fields)
+        self._interned = shared_fields(resource_type.selectable_fields)
         self._fresh: dict[Key, Entry] | None = None
+        self._doubted = False
         self._settling_s = settings.settling_s
         self._listed_from = self.moment
-        self._subscribers: tuple[Callable[[], object], ...] = ()
 
     @property
     def listing(self) -> bool:
@@ -146,7 +136,16 @@ class PartitionStore(HeldObjects):
             self._begin_past(version, now)
         if not self.synced:
             self._pack_again(fresh)
-        changes = difference(self._entries, fresh, version, seen=seen, keep_newer=follows)
+        keep_newer = follows and not self._doubted
+        changes = difference(
+            self._entries,
+            fresh,
+            version,
+            seen=seen,
+            keep_newer=keep_newer,
+            roams=names_roam(self.partition.cover),
+        )
+        self._doubted = False
         self._entries = fresh
         self._keys.update([key for _, key, before, _ in changes if before is None])
         if follows:
@@ -167,6 +166,14 @@ class PartitionStore(HeldObjects):
             self.recorder.restarted()
         self.told(version, self._listed_from)
         self._prove(version, now)
+
+    def resume(self) -> None:
+        """What was restored is from before this process: its past begins now, as after a first list."""
+        self._begin_past(self.frontier, self._clock())
+
+    def doubt(self) -> None:
+        """What is held was found to differ from the API server: the next list is right about everything."""
+        self._doubted = True
 
     def abandon(self) -> None:
         """The list broke off; what is held stays."""
@@ -246,10 +253,6 @@ class PartitionStore(HeldObjects):
     def overtake(self, version: Version) -> None:
         """Readers of other partitions are about to be shown `version`: what comes later and is not newer is late."""
         self._marks.note(version)
-
-    def take_over(self, shown: Version) -> None:
-        """Versions up to `shown` were shown by another shard's leave."""
-        self.shown_before = max(self.shown_before, shown)
 
     def told(self, version: Version, asked: Moment) -> None:
         """The API server said that it is at `version`, in a consistent list that was asked for at `asked`: nothing
@@ -335,25 +338,6 @@ class PartitionStore(HeldObjects):
                 for value, shared in zip(fields, self._interned, strict=True)
             ]
         )
-
-    def _account(self, before: Entry | None, after: Entry | None) -> None:
-        """Keeps index, audit and sizes in step with one change."""
-        if before is None:
-            if after is not None:
-                self._index.add(after)
-                self.audit ^= digest_of(seed_of(after.uid), after.version)
-                self.body_bytes += len(after.packed)
-            return
-        seed = seed_of(before.uid)
-        self.audit ^= digest_of(seed, before.version)
-        self.body_bytes -= len(before.packed)
-        if after is None:
-            self._index.remove(before)
-            return
-        if before.labels is not after.labels or before.fields is not after.fields:
-            self._index.replace(before, after)
-        self.audit ^= digest_of(seed if after.uid is before.uid else seed_of(after.uid), after.version)
-        self.body_bytes += len(after.packed)
 
 
 def _type_of(before: Entry | None, after: Entry | None) -> str:

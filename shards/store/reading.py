@@ -48,6 +48,9 @@ class HeldObjects:
         self.shown_before = UNKNOWN
         """Up to this version readers were shown others' news by the leave of a shard that held the partition before:
         what they missed of it may have been in our first list, so who resumes below has to list again."""
+        self.divided_until = UNKNOWN
+        """The partition was several until now, or there are others: versions up to this one may have been shown of
+        several, and are not answered for event by event."""
         self._clock = clock
         self._entries: dict[Key, Entry] = {}
         self._keys: SortedList[Key] = SortedList()
@@ -125,7 +128,8 @@ class HeldObjects:
         return PartitionCount(version=self.frontier, count=sum(groups.values()), groups=groups)
 
     def changes(self, query: ChangesQuery) -> Iterator[ChangesPage]:
-        """What happened after `ChangesQuery.since`, captured now.
+        """What happened after `ChangesQuery.since`, captured now. By newest states also where it is asked for exactly,
+        if that version may have been shown of several partitions (`divided_until`).
 
         Raises:
             NotReady, BadRequest, BadShardSelector: as `page`.
@@ -133,16 +137,17 @@ class HeldObjects:
             TooLargeVersion: `since` has not been reached.
         """
         selection = self._select(query)
-        if not query.exact and query.since < self.shown_before:
+        exact = query.exact and query.since > self.divided_until
+        if not exact and query.since < self.shown_before:
             raise Expired(f"too old resource version: {query.since} ({self.shown_before})")
         if query.since > self.answerable(query):
             raise TooLargeVersion(query.since, self.frontier)
         history, frontier, until = self._history, self.frontier, query.until
-        events = history.replay(query.since) if query.exact else history.window(query.since)
+        events = history.replay(query.since) if exact else history.window(query.since)
         if until is not None and until < frontier:
             # Events are in the order of their versions, so what is left is the past as it was at `until`.
             events, frontier = [event for event in events if event.version <= until], until
-        told = (exact_changes if query.exact else newest_changes)(events, selection)
+        told = (exact_changes if exact else newest_changes)(events, selection)
         return change_pages(frontier, told, query.max_bytes)
 
     def answerable(self, query: ChangesQuery) -> Version:
@@ -165,6 +170,15 @@ class HeldObjects:
         if self._history.corrected(since):
             raise Expired(f"too old resource version: {since} ({self.frontier})")
         return self._history.replay(since)
+
+    def state(self, at: Version) -> Snapshot:
+        """Everything as it was at a version; valid until the next write.
+
+        Raises:
+            Expired: history does not reach back so far, or not without a gap.
+            TooLargeVersion: `at` has not been reached.
+        """
+        return self._snapshot(at)
 
     def history_statistics(self) -> HistoryStatistics:
         """What history holds."""

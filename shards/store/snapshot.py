@@ -211,6 +211,10 @@ class Snapshot:
     def _entry(self, key: Key) -> Entry | None:
         return self._changes[key] if key in self._changes else self._entries.get(key)
 
+    def entry(self, key: Key) -> Entry | None:
+        """One object."""
+        return self._entry(key)
+
     # -- answers ---------------------------------------------------------------------------------------------
 
     def size(self, selection: Selection) -> int:

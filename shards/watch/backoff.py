@@ -1,11 +1,11 @@
-"""How long to wait after a failure: client-go's exponential backoff with jitter, reset by health. Pure.
+"""How long to wait after a failure or a refusal: client-go's exponential backoff with jitter, reset by health. Pure.
 
 Clock and randomness are passed in. The figures come from client-go's reflector (``tools/cache/reflector.go``,
 ``NewExponentialBackoffManager(800ms, 30s, 2min, 2.0, 1.0)``): 98 % less traffic while an API server is
 unhealthy, and after two minutes without a failure it counts as healthy again. One deviation: client-go's
 jitter comes on top of the longest delay (30 to 60 s); here the longest delay *with* its jitter is
 `WatchSettings.backoff_max_s`, and there is always jitter, so that a thousand partitions do not come back in
-the same moment.
+the same moment. Refusals (401, 403) are counted apart: nothing but an answer that allows ends their growth.
 """
 
 from __future__ import annotations
@@ -20,14 +20,25 @@ FACTOR = 2.0
 class Backoff:
     """Delays of one partition. `uniform` yields numbers in [0, 1)."""
 
-    __slots__ = ("_failures", "_first_s", "_max_s", "_reset_s", "_resumes_at", "_uniform")
+    __slots__ = (
+        "_failures",
+        "_first_s",
+        "_max_s",
+        "_refusals",
+        "_refused_max_s",
+        "_reset_s",
+        "_resumes_at",
+        "_uniform",
+    )
 
     def __init__(self, settings: WatchSettings, uniform: Callable[[], float]) -> None:
         self._first_s = settings.backoff_first_s
         self._max_s = max(settings.backoff_max_s, settings.backoff_first_s)
         self._reset_s = settings.backoff_reset_s
+        self._refused_max_s = settings.refused_retry_s
         self._uniform = uniform
         self._failures = 0
+        self._refusals = 0
         self._resumes_at = 0.0
 
     @property
@@ -52,3 +63,14 @@ class Backoff:
         self._failures += 1
         self._resumes_at = now + delay
         return delay
+
+    def after_refusal(self) -> float:
+        """Seconds to wait after a refusal: they double up to `refused_retry_s`, and a tenth of that on top."""
+        jitter = self._uniform()
+        growing_s = self._first_s * FACTOR ** min(self._refusals, 30) * (1 + jitter)
+        self._refusals += 1
+        return min(growing_s, self._refused_max_s * (1 + 0.1 * jitter))
+
+    def allowed(self) -> None:
+        """The server has answered: the next refusal is the first."""
+        self._refusals = 0

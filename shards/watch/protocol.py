@@ -9,19 +9,19 @@ generation, which replaces the first in one step when it is complete. So what is
 state at some version, and that version never goes back. A failure only delays: a list that is not completed
 is dropped as a whole, and a watch goes on where its last good line was::
 
-    Unstarted ----------------- a version is held already -----------------+
-        | nothing held                                                     |
-        v                                                                  |
-    Queued ----> Asking ----> Filling --- initial events ended --> Watching|
-     ^   |          |            |                                 ^  |    |
-     |   | not now, | not        | no mark                Accepted |  | ended
-     |   v never    v understood v                                 |  v    v
-     |  Paging <----+------------+----------- last page ---------> Opening
-     |   ^  | next page                                            ^
-     |   +--+                                                      | not older
-     +--------- a list is due --------- Pausing - a watch is due - Probing -- the server went back --> Queued
-     |                                     ^
-    Watching, 410               whatever else goes wrong      404 to three lists in a row --> Vanished
+    Unstarted ---------------- a version is held already ----------------+   (an old one: Probing first)
+        | nothing held                                                   |
+        v                                                                |
+    Queued ----> Asking ----> Filling - initial events ended --> Watching|
+     ^   |          |            |                       Accepted ^      |
+     |   | not now, | not        | no mark                        |      |
+     |   v never    v understood v                                |      v
+     |  Paging <----+------------+---------- last page ---------> Opening
+     |   ^  | next page                                           ^
+     |   +--+                                                     | not older
+     +--------- a list is due ------- Pausing - a watch is due - Probing -- the server went back --> Queued
+     |                                   ^                        ^
+    Watching: 410, distrusted   whatever else goes wrong    Watching: ended   404 to three lists --> Vanished
 
 A step takes one event and yields effects, done at once, and one activity, whose end is the next event
 (`watch.steps`). Lines do not pass through here one by one: the machine sees a stream open, complete its
@@ -35,7 +35,7 @@ of the last steps, and nothing has changed. The legal ones (a test compares this
     Filling     InitialEventsEnded PlainBookmark ErrorReported StreamEnded
     Probing     VersionTold Declined Failed
     Opening     Accepted Declined Failed
-    Watching    ErrorReported StreamEnded
+    Watching    ErrorReported StreamEnded Distrusted
     Pausing     Elapsed
     Vanished
 
@@ -48,17 +48,23 @@ Decisions (client-go's are in ``tools/cache/reflector.go`` and ``tools/pager/pag
   before the mark), and so do two lists in a row that fell silent or used up their time.
 * A continue token that expires half-way is followed by a list in one piece (client-go's pager). The token for
   an inconsistent rest that comes with the 410 would break the promise above.
-* A stream that ended properly is reopened at once, unless it lived for less than a second and brought nothing
-  (client-go's "very short watch"). A broken one is reopened after a wait: a server that stops cuts them all.
+* A stream that ended properly is resumed at once, unless it lived for less than a second and brought nothing
+  (client-go's "very short watch"). A broken one is resumed after a wait: a server that stops cuts them all.
 * 410 means a list at once; straight after a list a wait comes first, or a server with too short a memory
   would be listed in a loop.
 * A watch that gets 5xx or garbage `RELIST_AFTER` times in a row and nothing else is replaced by a list: the
   version it resumes at may be what the server stumbles over.
 * 404 means gone when lists get it three times in a row, with waits between: servers that start, or have not
   heard of a new definition yet, say 404 as well. 401 and 403 are asked again ever more slowly: some pass.
-* After a failure the server may be another one: a backup of etcd was restored, or the cluster replaced. A watch from
-  a version it has not reached would be silent for ever, and what is held be stale for ever (client-go's are). So a
-  list of one object says which version it is at; an older one than ours means that a list is due.
+* Whoever answers next may be another server: a backup of etcd was restored, the cluster replaced. A watch from a
+  version it has not reached is silent for ever, and what is held stale for ever (client-go's are). So a list of one
+  object says where the server is before a watch is *resumed*; an older version than ours means that a list is due.
+  After a proper end too: so a server that stops ends its watches, and when one has run out a balancer may lead
+  elsewhere. What the next watch brings is no proof: a server that was behind may have overtaken us by then. That is
+  one small request for each 5 to 10 minutes of a watch. What is held from before the reflector's time (a snapshot) is
+  resumed too; what was listed just now is not.
+* What an audit found to differ from the server is listed at once. The watch ends for it: what it brought is applied
+  already, and the list is at least as new.
 """
 
 from __future__ import annotations
@@ -71,25 +77,10 @@ from ..api.requests import Refusal
 from ..model.errors import Broken
 from ..model.versions import UNKNOWN, Version
 from ..settings import WatchSettings
-from . import steps
+from . import states, steps
 from .backoff import Backoff
-from .states import (
-    Asking,
-    Condition,
-    Due,
-    Filling,
-    Opening,
-    Paging,
-    Pausing,
-    Probing,
-    Queued,
-    State,
-    Streaming,
-    Unstarted,
-    Vanished,
-    Watching,
-)
 from .story import Story
+from .streaming import StreamingLists
 
 SHORT_WATCH_S = 1.0
 """client-go: a watch that ended within this and brought nothing is a failure."""
@@ -97,8 +88,6 @@ RELIST_AFTER = 4
 """Failures of a watch in a row, without anything between them, until a list is tried instead."""
 GONE_AFTER = 3
 """Lists in a row answered 404 until the resource counts as gone: about four seconds."""
-SILENT_LISTS_MAX = 2
-"""Streaming lists in a row whose end never came, until the server counts as one that has none."""
 RETRY_AFTER_MAX_S = 600.0
 """A Retry-After beyond this is cut: a proxy's maintenance page must not end the following for a day."""
 
@@ -110,7 +99,7 @@ class Machine:
     """
 
     def __init__(self, settings: WatchSettings, uniform: Callable[[], float]) -> None:
-        self.state: State = Unstarted()
+        self.state: states.State = states.Unstarted()
         self.message = "not started"
         self.lists: Counter[str] = Counter()
         self.watch_restarts: Counter[str] = Counter()
@@ -121,16 +110,15 @@ class Machine:
         self.story = Story()
         self._version = UNKNOWN  # a watch can resume here
         self._synced = self._refused = False
-        self._streaming: Streaming = "yes" if settings.streaming_list == "auto" else "never"
-        self._silent_lists = 0
-        self._missing = self._refusals = 0  # lists in a row answered 404; 401 and 403 since a success
+        self._streaming = StreamingLists(wanted=settings.streaming_list == "auto")
+        self._missing = 0  # lists in a row answered 404
         self._fruitless = 0  # watches in a row that failed and brought nothing
         self._just_listed = False  # no watch brought anything since the last list
 
     @property
-    def condition(self) -> Condition:
+    def condition(self) -> states.Condition:
         """What the partition's status says."""
-        if isinstance(self.state, Vanished):
+        if isinstance(self.state, states.Vanished):
             return "gone"
         if self._refused:
             return "refused"
@@ -152,39 +140,40 @@ class Machine:
     # -- the list --------------------------------------------------------------------------------------------
 
     def _begin(self, event: steps.Begin, now: float) -> steps.Step:
-        if event.version != UNKNOWN:
-            self._synced = True
-            return self._watch(event.version, now)
-        return self._queue()
+        if event.version == UNKNOWN:
+            return self._queue()
+        self._synced = True
+        if event.old:
+            self._version = event.version
+            return self._probe()
+        return self._watch(event.version, now)
 
     def _queue(self, *effects: steps.Effect) -> steps.Step:
-        self.state = Queued()
+        self.state = states.Queued()
         self.message = "waits for a permit to list"
         return steps.Step(effects, steps.AwaitPermit())
 
     def _granted(self, _: steps.Granted, now: float) -> steps.Step:
-        if self._streaming == "yes":
-            self.state = Asking(now, self._timeout())
+        if self._streaming.take():
+            self.state = states.Asking(now, self._timeout())
             self.lists["stream"] += 1
             self.message = "waits for a streaming list"
             return steps.Step((steps.OpenGeneration(),), steps.AskStreamingList(self.state.timeout_s))
-        if self._streaming == "not now":
-            self._streaming = "yes"
         return self._page_one(self._settings.page_limit)
 
     def _page_one(self, limit: int | None, *effects: steps.Effect) -> steps.Step:
-        self.state = Paging(limit)
+        self.state = states.Paging(limit)
         self.lists["full" if limit is None else "paged"] += 1
         self.message = "waits for a list"
         return steps.Step((*effects, steps.OpenGeneration()), steps.AskPage(limit))
 
     def _page_applied(self, event: steps.PageApplied, now: float) -> steps.Step:
-        assert isinstance(self.state, Paging)
+        assert isinstance(self.state, states.Paging)
         self._welcome()
         if event.selector_ignored:
             self.errors["selector_ignored"] += 1
         if event.continue_token:
-            self.state = Paging(self.state.limit, self.state.number + 1)
+            self.state = states.Paging(self.state.limit, self.state.number + 1)
             self.message = f"waits for page {self.state.number} of a list"
             return steps.Step((), steps.AskPage(self.state.limit, event.continue_token))
         if event.version == UNKNOWN:
@@ -193,71 +182,67 @@ class Machine:
         return self._watch(event.version, now, steps.CompleteGeneration(event.version), steps.ReturnPermit())
 
     def _page_declined(self, event: steps.Declined, now: float) -> steps.Step:
-        assert isinstance(self.state, Paging)
+        assert isinstance(self.state, states.Paging)
         if event.refusal.meaning == "expired" and self.state.number > 1 and self.state.limit is not None:
             self.errors["continue_expired"] += 1
             return self._page_one(None, steps.DropGeneration())
         return self._list_refused(event.refusal, now, steps.DropGeneration(), steps.ReturnPermit())
 
     def _streaming_list_accepted(self, _: steps.Accepted, now: float) -> steps.Step:  # noqa: ARG002
-        assert isinstance(self.state, Asking)
+        assert isinstance(self.state, states.Asking)
         self._welcome()
-        self.state = Filling(self.state.asked_at, self.state.timeout_s)
+        self.state = states.Filling(self.state.asked_at, self.state.timeout_s)
         self.message = "receives a streaming list"
         return steps.Step((), steps.ReadInitialEvents())
 
     def _streaming_list_declined(self, event: steps.Declined, now: float) -> steps.Step:
         if event.refusal.meaning == "unsupported":
-            self._streaming = "never"
+            self._streaming.unknown()
             return self._page_one(self._settings.page_limit, steps.DropGeneration())
         if event.refusal.meaning == "failed":
-            self._streaming = "not now"
+            self._streaming.failed()
         return self._list_refused(event.refusal, now, steps.DropGeneration(), steps.ReturnPermit())
 
     def _list_failed(self, event: steps.Failed, now: float) -> steps.Step:
-        if event.kind == "silent" and isinstance(self.state, Asking):
-            self._unfinished()
+        if event.kind == "silent" and isinstance(self.state, states.Asking):
+            self._streaming.unfinished()
         self.errors[event.kind] += 1
         return self._pause("list", now, event.message, steps.DropGeneration(), steps.ReturnPermit())
 
     def _initial_events_ended(self, event: steps.InitialEventsEnded, now: float) -> steps.Step:
-        assert isinstance(self.state, Filling)
+        assert isinstance(self.state, states.Filling)
         if event.version == UNKNOWN:
             return self._filling_ended(
                 steps.StreamEnded("garbage", message="the end of the initial events has no resourceVersion"),
                 now,
             )
-        self._silent_lists = 0
+        self._streaming.finished()
         self._listed(event.version)
-        self.state = Watching(event.version, self.state.asked_at, self.state.timeout_s)
+        self.state = states.Watching(event.version, self.state.asked_at, self.state.timeout_s)
         return steps.Step((steps.CompleteGeneration(event.version), steps.ReturnPermit()), steps.ReadEvents())
 
     def _mark_missing(self, _: steps.PlainBookmark, now: float) -> steps.Step:  # noqa: ARG002
-        self._streaming = "never"
+        self._streaming.unknown()
         return self._page_one(self._settings.page_limit, steps.CloseStream(), steps.DropGeneration())
 
     def _filling_refused(self, event: steps.ErrorReported, now: float) -> steps.Step:
-        self._streaming = "not now"
+        self._streaming.failed()
         return self._list_refused(
             event.refusal, now, steps.CloseStream(), steps.DropGeneration(), steps.ReturnPermit()
         )
 
     def _filling_ended(self, event: steps.StreamEnded, now: float) -> steps.Step:
-        assert isinstance(self.state, Filling)
+        assert isinstance(self.state, states.Filling)
         used_up = event.how == "clean" and now - self.state.asked_at >= self.state.timeout_s - SHORT_WATCH_S
         if event.how in ("silent", "overlong") or used_up:
-            self._unfinished()
+            self._streaming.unfinished()
         else:
-            self._streaming = "not now"
+            self._streaming.failed()
         self.errors[event.error] += 1
         message = event.message or "the streaming list ended before it was complete"
         return self._pause(
             "list", now, message, steps.CloseStream(), steps.DropGeneration(), steps.ReturnPermit()
         )
-
-    def _unfinished(self) -> None:
-        self._silent_lists += 1
-        self._streaming = "never" if self._silent_lists >= SILENT_LISTS_MAX else "not now"
 
     def _listed(self, version: Version) -> None:
         self._version = version
@@ -271,7 +256,7 @@ class Machine:
             case "vanished":
                 self._missing += 1
                 if self._missing >= GONE_AFTER:
-                    self.state = Vanished()
+                    self.state = states.Vanished()
                     self.message = f"the API server does not have this resource any more: {refusal.message}"
                     return steps.Step(effects, steps.Stop())
                 return self._pause("list", now, refusal.message, *effects)
@@ -288,14 +273,14 @@ class Machine:
 
     def _watch(self, version: Version, now: float, *effects: steps.Effect) -> steps.Step:
         self._version = version
-        self.state = Opening(version, now, self._timeout())
+        self.state = states.Opening(version, now, self._timeout())
         return steps.Step(effects, steps.AskWatch(version, self.state.timeout_s))
 
     def _watch_accepted(self, _: steps.Accepted, now: float) -> steps.Step:  # noqa: ARG002
-        assert isinstance(self.state, Opening)
+        assert isinstance(self.state, states.Opening)
         self._welcome()
         self.message = ""
-        self.state = Watching(self.state.version, self.state.asked_at, self.state.timeout_s)
+        self.state = states.Watching(self.state.version, self.state.asked_at, self.state.timeout_s)
         return steps.Step((), steps.ReadEvents())
 
     def _watch_declined(self, event: steps.Declined, now: float) -> steps.Step:
@@ -307,12 +292,18 @@ class Machine:
         return self._pause("watch", now, event.message)
 
     def _watch_reported(self, event: steps.ErrorReported, now: float) -> steps.Step:
-        assert isinstance(self.state, Watching)
+        assert isinstance(self.state, states.Watching)
         self._received(event, now - self.state.asked_at)
         return self._watch_refused(event.refusal, now, steps.CloseStream())
 
+    def _distrusted(self, event: steps.Distrusted, now: float) -> steps.Step:
+        assert isinstance(self.state, states.Watching)
+        self._received(event, now - self.state.asked_at)
+        self.watch_restarts["distrusted"] += 1
+        return self._queue(steps.CloseStream())
+
     def _watch_ended(self, event: steps.StreamEnded, now: float) -> steps.Step:
-        assert isinstance(self.state, Watching)
+        assert isinstance(self.state, states.Watching)
         lived_s = now - self.state.asked_at
         self._received(event, lived_s)
         in_time = lived_s < self.state.timeout_s - SHORT_WATCH_S
@@ -320,7 +311,7 @@ class Machine:
         fruitless = event.how == "clean" and lived_s < SHORT_WATCH_S and not event.delivered
         match event.how:
             case "clean" | "overlong" | "silent" if not fruitless:
-                return self._watch(self._version, now, steps.CloseStream())
+                return self._probe(steps.CloseStream())
             case "garbage":
                 self.errors["garbage"] += 1
                 return self._stumble(now, event, steps.CloseStream())
@@ -356,29 +347,28 @@ class Machine:
         return self._pause("list", now, event.message, *effects)
 
     def _pause(
-        self, due: Due, now: float, why: str, *effects: steps.Effect, refusal: Refusal | None = None
+        self, due: states.Due, now: float, why: str, *effects: steps.Effect, refusal: Refusal | None = None
     ) -> steps.Step:
         asked_s = min((refusal.retry_after_s if refusal else None) or 0.0, RETRY_AFTER_MAX_S)
         seconds = self._backoff.after_failure(now, at_least_s=asked_s)
-        self.state = Pausing(due)
+        self.state = states.Pausing(due)
         self.message = f"{why}; tries again after {seconds:.1f} s"
         return steps.Step(effects, steps.Wait(seconds))
 
-    def _refuse(self, due: Due, refusal: Refusal, *effects: steps.Effect) -> steps.Step:
+    def _refuse(self, due: states.Due, refusal: Refusal, *effects: steps.Effect) -> steps.Step:
         self._refused = True
-        jitter, self._refusals = self._uniform(), self._refusals + 1
-        growing_s = self._settings.backoff_first_s * 2.0 ** min(self._refusals - 1, 30) * (1 + jitter)
-        seconds = min(growing_s, self._settings.refused_retry_s * (1 + 0.1 * jitter))
-        self.state = Pausing(due)
+        seconds = self._backoff.after_refusal()
+        self.state = states.Pausing(due)
         self.message = f"{refusal.status}: {refusal.message}; tries again after {seconds:.1f} s"
         return steps.Step(effects, steps.Wait(seconds))
 
     def _elapsed(self, _: steps.Elapsed, now: float) -> steps.Step:  # noqa: ARG002
-        assert isinstance(self.state, Pausing)
-        if self.state.due == "list":
-            return self._queue()
-        self.state = Probing()
-        return steps.Step((), steps.AskVersion())
+        assert isinstance(self.state, states.Pausing)
+        return self._queue() if self.state.due == "list" else self._probe()
+
+    def _probe(self, *effects: steps.Effect) -> steps.Step:
+        self.state = states.Probing()
+        return steps.Step(effects, steps.AskVersion(self._version))
 
     def _version_told(self, event: steps.VersionTold, now: float) -> steps.Step:
         if event.version == UNKNOWN or event.version >= self._version:
@@ -387,10 +377,13 @@ class Machine:
         return self._queue()
 
     def _welcome(self) -> None:
-        self._missing = self._refusals = 0
+        self._missing = 0
         self._refused = False
+        self._backoff.allowed()
 
-    def _received(self, event: steps.ErrorReported | steps.StreamEnded, lived_s: float) -> None:
+    def _received(
+        self, event: steps.ErrorReported | steps.StreamEnded | steps.Distrusted, lived_s: float
+    ) -> None:
         self._version = max(self._version, event.version)
         if event.delivered:
             self._fruitless = 0
@@ -403,28 +396,29 @@ class Machine:
     # -- the table -------------------------------------------------------------------------------------------
 
     table: ClassVar[
-        Mapping[tuple[type[State], type[steps.Event]], Callable[[Machine, Any, float], steps.Step]]
+        Mapping[tuple[type[states.State], type[steps.Event]], Callable[[Machine, Any, float], steps.Step]]
     ] = {
-        (Unstarted, steps.Begin): _begin,
-        (Queued, steps.Granted): _granted,
-        (Paging, steps.PageApplied): _page_applied,
-        (Paging, steps.Declined): _page_declined,
-        (Paging, steps.Failed): _list_failed,
-        (Asking, steps.Accepted): _streaming_list_accepted,
-        (Asking, steps.Declined): _streaming_list_declined,
-        (Asking, steps.Failed): _list_failed,
-        (Filling, steps.InitialEventsEnded): _initial_events_ended,
-        (Filling, steps.PlainBookmark): _mark_missing,
-        (Filling, steps.ErrorReported): _filling_refused,
-        (Filling, steps.StreamEnded): _filling_ended,
-        (Probing, steps.VersionTold): _version_told,
-        (Probing, steps.Declined): _watch_declined,
-        (Probing, steps.Failed): _watch_failed,
-        (Opening, steps.Accepted): _watch_accepted,
-        (Opening, steps.Declined): _watch_declined,
-        (Opening, steps.Failed): _watch_failed,
-        (Watching, steps.ErrorReported): _watch_reported,
-        (Watching, steps.StreamEnded): _watch_ended,
-        (Pausing, steps.Elapsed): _elapsed,
+        (states.Unstarted, steps.Begin): _begin,
+        (states.Queued, steps.Granted): _granted,
+        (states.Paging, steps.PageApplied): _page_applied,
+        (states.Paging, steps.Declined): _page_declined,
+        (states.Paging, steps.Failed): _list_failed,
+        (states.Asking, steps.Accepted): _streaming_list_accepted,
+        (states.Asking, steps.Declined): _streaming_list_declined,
+        (states.Asking, steps.Failed): _list_failed,
+        (states.Filling, steps.InitialEventsEnded): _initial_events_ended,
+        (states.Filling, steps.PlainBookmark): _mark_missing,
+        (states.Filling, steps.ErrorReported): _filling_refused,
+        (states.Filling, steps.StreamEnded): _filling_ended,
+        (states.Probing, steps.VersionTold): _version_told,
+        (states.Probing, steps.Declined): _watch_declined,
+        (states.Probing, steps.Failed): _watch_failed,
+        (states.Opening, steps.Accepted): _watch_accepted,
+        (states.Opening, steps.Declined): _watch_declined,
+        (states.Opening, steps.Failed): _watch_failed,
+        (states.Watching, steps.ErrorReported): _watch_reported,
+        (states.Watching, steps.StreamEnded): _watch_ended,
+        (states.Watching, steps.Distrusted): _distrusted,
+        (states.Pausing, steps.Elapsed): _elapsed,
     }
     """The legal transitions, all of them."""

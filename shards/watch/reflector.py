@@ -20,15 +20,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import assert_never
 
-from ..api.client import BODY_BYTES_MAX, ERROR_BODY_BYTES_MAX, ApiConnection, ApiResponse
+from ..api.client import BODY_BYTES_MAX, ApiConnection
 from ..api.decode import Decoder
-from ..api.requests import ApiRequest, list_request, refusal, streaming_list_request, watch_request
-from ..model.errors import Broken, CertificateRejected, ConnectionFailed, Garbage, KubeconfigError
-from ..model.observations import Bookmark, ErrorLine, GarbageLine, Item, ListPage, Observation
-from ..model.partitions import EVERYTHING, HashRange, Partition
+from ..api.requests import GATEWAY_HEADER, ApiRequest, list_request, streaming_list_request, watch_request
+from ..model.errors import Broken, Garbage
+from ..model.observations import Bookmark, ListPage, Observation
+from ..model.partitions import Cover, Everything, HashRange, Partition
 from ..model.resources import ResourceType
 from ..model.versions import UNKNOWN, Version
 from ..settings import WatchSettings
+from . import outcomes
 from .permits import Permits
 from .protocol import Machine
 from .states import Condition, Pausing, Vanished
@@ -44,12 +45,11 @@ from .steps import (
     CloseStream,
     CompleteGeneration,
     Declined,
+    Distrusted,
     DropGeneration,
     Effect,
     Elapsed,
-    ErrorReported,
     Event,
-    Failed,
     Granted,
     InitialEventsEnded,
     OpenGeneration,
@@ -59,8 +59,6 @@ from .steps import (
     ReadInitialEvents,
     ReturnPermit,
     Stop,
-    StreamEnd,
-    StreamEnded,
     VersionTold,
     Wait,
 )
@@ -71,6 +69,8 @@ log = logging.getLogger("shoal.shards.watch")
 
 PAGE_PIECE_OBJECTS = 64
 """Objects of a page stored without giving the loop its turn; see `stream.PIECE_BYTES`."""
+GATEWAY_TIMEOUT = 504
+"""Status of "Too large resource version": it was waited for and not reached."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +106,10 @@ class Reflector:
         permits: Permits,
         settings: WatchSettings,
         rng: random.Random,
+        old: bool = False,
     ) -> None:
-        if not resource_type.namespaced and partition.cover != EVERYTHING:
+        """`old`: what the store holds is of a time before, so the server is asked where it is before it is watched."""
+        if not resource_type.namespaced and not _fits_without_namespaces(partition.cover):
             raise Broken(f"{partition.id}: {resource_type.kind} has no namespaces to be divided by")
         self._partition = partition
         self._connection = connection
@@ -119,6 +121,9 @@ class Reflector:
         self._stream: EventStream | None = None
         self._permit: AsyncExitStack | None = None
         self._waiting_for_permit = False
+        self._old = old
+        self._distrusted = ""
+        self._reading: asyncio.Timeout | None = None
 
     @property
     def status(self) -> ReflectorStatus:
@@ -139,9 +144,19 @@ class Reflector:
         """The last steps of the machine, one a line."""
         return str(self._machine.story)
 
+    def distrust(self, reason: str) -> None:
+        """What is held was found to differ from the server: it is listed afresh, unless it is being listed already.
+        A watch that is open ends for that, one that is being opened as soon as it is.
+        """
+        if self._permit is not None:
+            return
+        self._distrusted = reason
+        if self._reading is not None and not self._reading.expired():
+            self._reading.reschedule(_now())
+
     async def run(self) -> None:
         """Follows. Returns when the resource is gone; otherwise ends only by being cancelled."""
-        event: Event = Begin(self._store.frontier if self._store.synced else UNKNOWN)
+        event: Event = Begin(self._store.frontier, old=self._old) if self._store.synced else Begin(UNKNOWN)
         try:
             while True:
                 step = self._machine.step(event, _now())
@@ -170,6 +185,7 @@ class Reflector:
     async def _perform(self, effect: Effect) -> None:
         match effect:
             case OpenGeneration():
+                self._distrusted = ""
                 self._store.begin()
             case CompleteGeneration(version=version):
                 self._store.finish(version)
@@ -200,8 +216,8 @@ class Reflector:
                 return await self._await_permit()
             case AskPage():
                 return await self._ask_page(activity)
-            case AskVersion():
-                return await self._ask_version()
+            case AskVersion(held=held):
+                return await self._ask_version(held)
             case AskStreamingList(timeout_s=timeout_s):
                 request = streaming_list_request(self._partition, timeout_s=timeout_s)
                 return await self._open(request, timeout_s, self._settings.list_silence_s)
@@ -234,9 +250,9 @@ class Reflector:
     async def _ask_page(self, activity: AskPage) -> Event:
         request = list_request(self._partition, limit=activity.limit, continue_token=activity.continue_token)
         try:
-            answer = await self._fetch_page(request)
-        except _FAILURES as error:
-            return _failed(error, request)
+            answer, _ = await self._fetch_page(request)
+        except outcomes.FAILURES as error:
+            return outcomes.failed(error, request)
         if isinstance(answer, Declined):
             return answer
         try:
@@ -245,31 +261,40 @@ class Reflector:
                     self._store.put(observation)
                 await asyncio.sleep(0)
         except Garbage as error:
-            return _failed(error, request)
+            return outcomes.failed(error, request)
         ignored = isinstance(self._partition.cover, HashRange) and not answer.shard_selector
         return PageApplied(answer.version, answer.continue_token, ignored)
 
-    async def _ask_version(self) -> Event:
+    async def _ask_version(self, held: Version) -> Event:
         request = list_request(self._partition, limit=1)
         try:
-            answer = await self._fetch_page(request)
-        except _FAILURES as error:
-            return _failed(error, request)
+            answer, by_gateway = await self._fetch_page(request)
+            if by_gateway and isinstance(answer, ListPage) and UNKNOWN < answer.version < held:
+                # Its lists are as new as the oldest of its partitions, its watches as the newest. Whether it can
+                # reach what is held, it says if it is asked for that. (An API server could have just overtaken it.)
+                request = list_request(self._partition, limit=1, not_older_than=held)
+                reached, _ = await self._fetch_page(request)
+                unreached = isinstance(reached, Declined) and reached.refusal.status == GATEWAY_TIMEOUT
+                answer = answer if unreached else reached
+        except outcomes.FAILURES as error:
+            return outcomes.failed(error, request)
         return answer if isinstance(answer, Declined) else VersionTold(answer.version)
 
-    async def _fetch_page(self, request: ApiRequest) -> ListPage | Declined:
+    async def _fetch_page(self, request: ApiRequest) -> tuple[ListPage | Declined, bool]:
+        """The answer, and whether it is a gateway's of Shoal."""
         silence_s = self._settings.list_silence_s
         # One growing buffer: the parts of a list in one piece and their sum would be two copies of it.
         body = bytearray()
         async with asyncio.timeout(silence_s) as limit, self._connection.open(request) as response:
             if response.status != 200:
-                return await _declined(response)
+                return await outcomes.declined(response), False
+            by_gateway = GATEWAY_HEADER in response.headers
             async for chunk in response.chunks():
                 limit.reschedule(_now() + silence_s)
                 body += chunk
                 if len(body) > BODY_BYTES_MAX:
                     raise Garbage(f"the list is longer than {BODY_BYTES_MAX} bytes")
-        return self._decoder.page(body)
+        return self._decoder.page(body), by_gateway
 
     async def _open(self, request: ApiRequest, timeout_s: int, head_s: float | None) -> Event:
         deadline = _now() + timeout_s + self._settings.grace_s
@@ -278,12 +303,12 @@ class Reflector:
             async with asyncio.timeout_at(deadline if head_s is None else min(deadline, _now() + head_s)):
                 response = await exchange.enter_async_context(self._connection.open(request))
                 if response.status != 200:
-                    declined = await _declined(response)
+                    declined = await outcomes.declined(response)
                     await exchange.aclose()
                     return declined
-        except _FAILURES as error:
+        except outcomes.FAILURES as error:
             await exchange.aclose()
-            return _failed(error, request)
+            return outcomes.failed(error, request)
         self._decoder.reset()
         self._stream = EventStream(response, self._decoder, exchange, deadline)
         return Accepted()
@@ -305,10 +330,10 @@ class Reflector:
                             if item.initial_events_end:
                                 return InitialEventsEnded(item.version)
                             return PlainBookmark()
-                        return _control(item, UNKNOWN, delivered=False)
-        except _FAILURES as error:
-            return _ended(error, stream, UNKNOWN, delivered=False)
-        return _completed(stream, UNKNOWN, delivered=False)
+                        return outcomes.control(item, UNKNOWN, delivered=False)
+        except outcomes.FAILURES as error:
+            return outcomes.ended(error, stream, UNKNOWN, delivered=False)
+        return outcomes.completed(stream, UNKNOWN, delivered=False)
 
     async def _read_events(self) -> Event:
         stream = self._stream
@@ -317,7 +342,7 @@ class Reflector:
         # Only what moves the frontier counts: a stream that repeats the past and ends must not be reopened at once.
         version, delivered = self._store.frontier, False
         try:
-            async with asyncio.timeout_at(stream.deadline):
+            async with asyncio.timeout_at(_now() if self._distrusted else stream.deadline) as self._reading:
                 while (items := await stream.next_items()) is not None:
                     for item in items:
                         if type(item) is Observation:
@@ -325,71 +350,29 @@ class Reflector:
                         elif type(item) is Bookmark:
                             advance(item.version)
                         else:
-                            return _control(item, self._resumable(version), delivered=delivered)
+                            return outcomes.control(item, self._resumable(version), delivered=delivered)
                         if item.version > version:
                             version, delivered = item.version, True
-        except _FAILURES as error:
-            return _ended(error, stream, self._resumable(version), delivered=delivered)
-        return _completed(stream, self._resumable(version), delivered=delivered)
+        except outcomes.FAILURES as error:
+            if self._distrusted and isinstance(error, TimeoutError):
+                return Distrusted(self._distrusted, self._resumable(version), delivered)
+            return outcomes.ended(error, stream, self._resumable(version), delivered=delivered)
+        finally:
+            self._reading = None
+        return outcomes.completed(stream, self._resumable(version), delivered=delivered)
 
     def _resumable(self, version: Version) -> Version:
         """Where a watch may go on that brought everything up to `version`: proofs may have gone further."""
         return max(version, self._store.frontier)
 
 
-# -- from what happened to events ----------------------------------------------------------------------------
-
-_FAILURES = (ConnectionFailed, KubeconfigError, Garbage, TimeoutError)
-
-
 def _now() -> float:
     return asyncio.get_running_loop().time()
 
 
-async def _declined(response: ApiResponse) -> Declined:
-    body = await response.read(ERROR_BODY_BYTES_MAX)
-    return Declined(refusal(response.status, response.headers, body))
-
-
-def _failed(error: BaseException, request: ApiRequest) -> Failed:
-    match error:
-        case CertificateRejected():
-            return Failed("certificate", error.message)
-        case ConnectionFailed():
-            return Failed("connection", error.message)
-        case KubeconfigError():
-            return Failed("credentials", error.message)
-        case Garbage():
-            return Failed("garbage", f"{request.path}: {error.message}")
+def _fits_without_namespaces(cover: Cover) -> bool:
+    match cover:
+        case Everything() | HashRange(field="uid", namespace=None, excluded=()):
+            return True
         case _:
-            return Failed("silent", f"{request.path}: no answer in time")
-
-
-def _control(item: Item, version: Version, *, delivered: bool) -> Event:
-    match item:
-        case ErrorLine():
-            return ErrorReported(item, version, delivered)
-        case GarbageLine():
-            message = f"a line is no watch event ({item.problem}): {item.excerpt}"
-            return StreamEnded("garbage", version, delivered, message)
-        case _:
-            raise Broken(f"reflector: {item} is no control item")
-
-
-def _ended(error: BaseException, stream: EventStream, version: Version, *, delivered: bool) -> StreamEnded:
-    how: StreamEnd
-    match error:
-        case TimeoutError():
-            how = "overlong" if _now() >= stream.deadline else "silent"
-            message = "the stream outlived its time" if how == "overlong" else "the stream fell silent"
-        case Garbage():
-            how, message = "garbage", error.message
-        case _:
-            how, message = "broken", str(error)
-    return StreamEnded(how, version, delivered, message)
-
-
-def _completed(stream: EventStream, version: Version, *, delivered: bool) -> StreamEnded:
-    if stream.incomplete:
-        return StreamEnded("truncated", version, delivered, "the last line of the stream is not complete")
-    return StreamEnded("clean", version, delivered)
+            return False

@@ -11,8 +11,6 @@ from typing import Literal, TypeAlias
 from ..model.versions import Version
 
 Due = Literal["list", "watch"]
-Streaming = Literal["yes", "not now", "never"]
-"""Whether the next list is to be a streaming list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +50,7 @@ class Filling:
 
 @dataclass(frozen=True, slots=True)
 class Probing:
-    """The server was asked which version it is at: a watch is due after a failure, and it may be another server now."""
+    """The server was asked which version it is at: a watch is to be resumed, and it may be another server now."""
 
 
 @dataclass(frozen=True, slots=True)

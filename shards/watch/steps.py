@@ -23,6 +23,8 @@ class Begin:
     """The reflector was started; `version` is what its store holds already, `UNKNOWN` for nothing."""
 
     version: Version = UNKNOWN
+    old: bool = False
+    """What is held was not followed up to now: the server may be another one than it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +153,16 @@ _ERRORS: Mapping[str, str] = {"broken": "connection", "overlong": "silent", "cle
 
 
 @dataclass(frozen=True, slots=True)
+class Distrusted:
+    """What is held was found to differ from what the server has, although it was followed up to `version`."""
+
+    reason: str
+    version: Version = UNKNOWN
+    delivered: bool = False
+    """As in `ErrorReported`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Elapsed:
     """The wait is over."""
 
@@ -167,6 +179,7 @@ Event: TypeAlias = (
     | PlainBookmark
     | ErrorReported
     | StreamEnded
+    | Distrusted
     | Elapsed
 )
 
@@ -223,10 +236,13 @@ class AskPage:
 
 @dataclass(frozen=True, slots=True)
 class AskVersion:
-    """Asks for one object, to learn which version the server is at. Nothing of the answer is stored.
+    """Asks for one object, to learn which version the server is at: behind `held` or not. Nothing of the answer is
+    stored.
 
     Ends in `VersionTold`, `Declined` or `Failed`.
     """
+
+    held: Version
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +273,7 @@ class ReadInitialEvents:
 
 @dataclass(frozen=True, slots=True)
 class ReadEvents:
-    """Applies what arrives to what is held. Ends in `ErrorReported` or `StreamEnded`."""
+    """Applies what arrives to what is held. Ends in `ErrorReported`, `StreamEnded` or `Distrusted`."""
 
 
 @dataclass(frozen=True, slots=True)

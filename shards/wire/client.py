@@ -32,10 +32,11 @@ from ..model.queries import (
     PageQuery,
     PartitionCount,
 )
+from ..model.transfers import ExportPiece, ExportQuery
 from ..model.versions import Version
 from .authentication import Endpoint
 from .gateway_link import GatewayLink
-from .messages import CHANGES, COUNT, FEED, GET, OVERTAKE, PAGE, STREAM, Verb
+from .messages import CHANGES, COUNT, EXPORT, FEED, GET, OVERTAKE, PAGE, STREAM, Verb
 from .tls import client_context
 
 log = logging.getLogger("shoal.shards.wire.client")
@@ -243,3 +244,7 @@ class DirectQueries:
     def feed(self, query: FeedQuery) -> AsyncIterator[FeedBatch]:
         """As `ShardHandle.feed`."""
         return self.connection.items(FEED, query)
+
+    def export(self, query: ExportQuery) -> AsyncIterator[ExportPiece]:
+        """As `ShardHandle.export`."""
+        return self.connection.items(EXPORT, query)

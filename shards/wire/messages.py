@@ -19,6 +19,10 @@ FAILURE    shard    the error (`failures`); ends the request
 =========  =======  ==================================================================================
 
 Every request is ended by exactly one ANSWER, END or FAILURE, cancelled or not.
+
+The asking side is called the gateway. It may be a shard as well, which receives a partition from another (`EXPORT`).
+Whoever is asked a verb it does not know closes the connection; so verbs may be added under the same name of the
+protocol where, as here, only those ask them whose connection carries nothing else.
 """
 
 from __future__ import annotations
@@ -41,6 +45,7 @@ from ..model.queries import (
     PageQuery,
     PartitionCount,
 )
+from ..model.transfers import ExportPiece, ExportQuery
 from ..model.versions import Version
 from .frames import WireError
 
@@ -113,8 +118,9 @@ OVERTAKE: Final = Verb(19, "overtake", OvertakeQuery, Version)
 STREAM: Final = Verb(32, "stream", PageQuery, PageAnswer, streamed=True)
 CHANGES: Final = Verb(33, "changes", ChangesQuery, ChangesPage, streamed=True)
 FEED: Final = Verb(34, "feed", FeedQuery, FeedBatch, streamed=True)
+EXPORT: Final = Verb(35, "export", ExportQuery, ExportPiece, streamed=True)
 
-VERBS: Final = {verb.kind: verb for verb in (GET, PAGE, COUNT, OVERTAKE, STREAM, CHANGES, FEED)}
+VERBS: Final = {verb.kind: verb for verb in (GET, PAGE, COUNT, OVERTAKE, STREAM, CHANGES, FEED, EXPORT)}
 
 encode: Final = msgspec.msgpack.Encoder().encode
 """The payload that says a value."""

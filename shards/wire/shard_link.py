@@ -21,7 +21,7 @@ from ..settings import WireSettings
 from .authentication import NONCE_BYTES, Secret
 from .frames import Frame
 from .link import Link
-from .messages import FEED, encode
+from .messages import EXPORT, FEED, encode
 from .protocol import NEVER, Asked, Call, Cancelled, Credited, Event, Left, Opened
 from .shard_side import ShardSide
 
@@ -199,7 +199,8 @@ class ShardLink(Link[ShardSide]):
         """Returns when the stream may send its next item."""
         if call.verb is not FEED:
             # The state that a list pages through stays in memory; a feed's backlog is bounded by the shard itself.
-            call.reason = Expired("the list was read too slowly: list again")
+            what = "export was taken" if call.verb is EXPORT else "list was read"
+            call.reason = Expired(f"the {what} too slowly: {'ask' if call.verb is EXPORT else 'list'} again")
             call.deadline = self._loop.time() + self._settings.stream_idle_s
         while not self.side.may_send(call):
             waiter = self._credit[call.id] = self._loop.create_future()

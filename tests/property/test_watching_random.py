@@ -31,17 +31,28 @@ from shoal.shards.model.partitions import (
     OneNamespace,
     Partition,
     ShardId,
+    fnv1a64,
 )
 from shoal.shards.model.selectors import LabelSelector
 from shoal.shards.settings import FeedSettings
 
 POD = PODS.resource
 MIDDLE = HASH_END // 2
+UIDS = sorted(fnv1a64(f"uid-{number}") for number in range(1, 200))
+THIRD, HALF = UIDS[66], UIDS[100]
 LAYOUTS = (
     (EVERYTHING,),
     (OneNamespace("a"), ExceptNamespaces(("a",))),
     (OneNamespace("a"), OneNamespace("b"), ExceptNamespaces(("a", "b"))),
     (HashRange("namespace", 0, MIDDLE), HashRange("namespace", MIDDLE, HASH_END)),
+    # Most names are made again now and then, often in another range.
+    (HashRange("uid", 0, HALF), HashRange("uid", HALF, HASH_END)),
+    (
+        HashRange("uid", 0, THIRD, "a"),
+        HashRange("uid", THIRD, HASH_END, "a"),
+        HashRange("uid", 0, HALF, None, ("a",)),
+        HashRange("uid", HALF, HASH_END, None, ("a",)),
+    ),
 )
 NAMESPACES = ("a", "b", "c")
 NAMES = ("one", "two", "three")

@@ -19,6 +19,7 @@ from shoal.shards.model.queries import (
     PageQuery,
     PartitionCount,
 )
+from shoal.shards.model.transfers import ExportPiece, ExportQuery
 from shoal.shards.wire import messages
 from shoal.shards.wire.frames import HEADER, FrameReader, WireError, frame_head
 from shoal.shards.wire.messages import VERBS
@@ -52,6 +53,10 @@ queries = {
     "feed": st.builds(FeedQuery, **asking, since=st.none() | versions),
 }
 queries["stream"] = queries["page"]
+queries["export"] = st.builds(
+    ExportQuery, **asking, cover=text, selectable_fields=st.lists(text, max_size=3).map(tuple),
+    redact=st.booleans(), max_bytes=st.integers(1, 2**31), **waiting,
+)  # fmt: skip
 
 change_types = st.sampled_from(("ADDED", "MODIFIED", "DELETED"))
 events = st.builds(
@@ -76,6 +81,7 @@ answers = {
     "feed": st.builds(FeedBatch, partition, versions, st.lists(events, max_size=4), age),
 }  # fmt: skip
 answers["stream"] = answers["page"]
+answers["export"] = st.builds(ExportPiece, body, st.integers(0, 2**40))
 
 
 def fragments(sent, cuts):

@@ -11,6 +11,12 @@ INSTALLATION_RATIO = 5
 """A whole installation follows some 60 resources and takes longer: one of its seeds runs for so many of the others."""
 WATCHERS_RATIO = 2
 """The same for an installation of few resources and its watchers."""
+RESUME_RATIO = 2
+"""The same for a shard that is killed and resumes from snapshots."""
+AUDITS_RATIO = 2
+"""The same for partitions that are audited all the time."""
+MOVES_RATIO = 2
+"""The same for partitions that are moved, split and merged between shards at random."""
 INFORMERS_RATIO = 2
 """The same for informers and their handlers."""
 
@@ -28,6 +34,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "installation_seed" in metafunc.fixturenames:
         seeds = range(first, first + max(1, count // INSTALLATION_RATIO))
         metafunc.parametrize("installation_seed", seeds)
+    if "resume_seed" in metafunc.fixturenames:
+        metafunc.parametrize("resume_seed", range(first, first + max(1, count // RESUME_RATIO)))
+    if "audit_seed" in metafunc.fixturenames:
+        metafunc.parametrize("audit_seed", range(first, first + max(1, count // AUDITS_RATIO)))
+    if "move_seed" in metafunc.fixturenames:
+        metafunc.parametrize("move_seed", range(first, first + max(1, count // MOVES_RATIO)))
     if "informer_seed" in metafunc.fixturenames:
         metafunc.parametrize("informer_seed", range(first, first + max(1, count // INFORMERS_RATIO)))
     if "watcher_seed" in metafunc.fixturenames:

@@ -26,3 +26,5 @@ def test_the_trouble_happens():
     assert sum(run.deaths for run in runs) > 3
     assert sum(run.restarts for run in runs) > 0
     assert all(run.answers > 10 for run in runs)
+    assert sum(run.orders for run in runs) > 10
+    assert sum(run.handed_over["done"] for run in runs) > 10

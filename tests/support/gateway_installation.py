@@ -27,7 +27,6 @@ from shoal.coordinator.settings import CoordinatorSettings, FollowSettings
 from shoal.shards.api.client import HttpConnection, PlainCredentials
 from shoal.shards.api.requests import ApiRequest
 from shoal.shards.local import LocalShardProvider
-from shoal.shards.model.partitions import ShardId
 from shoal.shards.settings import ShardSettings
 from shoal.shards.shard import Shard
 from shoal.shards.watch.permits import NoPermits
@@ -73,10 +72,10 @@ async def running(
                 settings=ShardSettings(),
                 incarnation=shard_id,
                 rng=random.Random(1),
+                peers=provider.peer,
             )
         )
-        for shard_id in ("shard-0", "shard-1"):
-            stack.push_async_callback(provider.retire, ShardId(shard_id))
+        stack.push_async_callback(_retire_all, provider)
         coordinator = Coordinator(
             connection=connection(),
             provider=provider,
@@ -110,6 +109,11 @@ async def running(
             while not await _answers(probe, "/readyz"):
                 await asyncio.sleep(0.05)
         yield Installation(source, server.url, server.port)
+
+
+async def _retire_all(provider: LocalShardProvider) -> None:
+    for shard_id in list(provider.handles):
+        await provider.retire(shard_id)
 
 
 async def _answers(connection: HttpConnection, path: str) -> bool:

@@ -63,19 +63,19 @@ def security(name="web", version=1, *, deny=("203.0.113.0/24",), waf="block", ta
     return custom(SECURITY, name, spec, version, **metadata)
 
 
-def service(name="web", version=1, *, port=80, kind="ClusterIP", selector=None, **metadata):
+def service(name="web", version=1, *, port=80, ports=None, kind="ClusterIP", selector=None, **metadata):
     return {
         "metadata": meta(name, version, **metadata),
         "spec": {
             "type": kind,
             "selector": {"app": name} if selector is None else selector,
-            "ports": [{"name": "http", "port": port, "targetPort": "http"}],
+            "ports": [{"name": "http", "port": port, "targetPort": "http"}] if ports is None else ports,
         },
     }
 
 
-def endpoints(name="web", version=1, *, service="web", ready=(), unready=(), **metadata):
-    """A slice; `ready` and `unready` are names of pods."""
+def endpoints(name="web", version=1, *, service="web", ready=(), unready=(), ports=("http",), **metadata):
+    """A slice; `ready` and `unready` are names of pods, `ports` those of ports."""
     return {
         "metadata": meta(
             f"{name}-slice",
@@ -84,6 +84,7 @@ def endpoints(name="web", version=1, *, service="web", ready=(), unready=(), **m
             **metadata,
         ),
         "addressType": "IPv4",
+        "ports": [{"name": port, "port": 8080, "protocol": "TCP"} for port in ports],
         "endpoints": [
             {
                 "addresses": [f"10.0.0.{number}"],

@@ -1,8 +1,8 @@
 """A whole installation in virtual time, decided by a seed: API server, coordinator, shards, router, and their deaths.
 
 Where `support.simulation` puts single partitions under trouble, this one lets shards and the coordinator die and come
-back, custom resources come and go, and readers ask through the query router. What readers get must be complete, in
-order, without doubles, never older than before; at rest it must equal the server.
+back, custom resources come and go, people move, split and merge, and readers ask through the query router. What
+readers get must be complete, in order, without doubles, never older than before; at rest it must equal the server.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -26,6 +27,7 @@ from shoal.cluster.simulator.crds import DEFINITIONS
 from shoal.cluster.simulator.faults import Fault
 from shoal.cluster.simulator.server import build_app
 from shoal.cluster.simulator.settings import SimulatorSettings
+from shoal.coordinator.commands import Move, Order, Rebalance, Split
 from shoal.coordinator.coordinator import Coordinator
 from shoal.coordinator.handle import CoordinatorPermits, LocalCoordinatorHandle
 from shoal.coordinator.settings import CoordinatorSettings, FollowSettings
@@ -112,6 +114,14 @@ class Provider:
         if shard is not None:
             await shard.die()
 
+    def peer(self, shard_id: ShardId) -> MortalShard:
+        if shard_id not in self.shards:
+            raise NotReady(f"there is no {shard_id}", retry_after_s=1)
+        return self.shards[shard_id]
+
+    async def existing(self) -> tuple[ShardId, ...]:
+        return tuple(self.shards)
+
 
 class InstallationSimulation:
     """One seed."""
@@ -119,7 +129,9 @@ class InstallationSimulation:
     def __init__(self, seed: int) -> None:
         self.seed = seed
         self.rng = random.Random(seed)
-        self.answers = self.refusals = self.deaths = self.restarts = self.writes = 0
+        self.answers = self.refusals = self.deaths = self.restarts = self.writes = self.orders = 0
+        self.handed_over: Counter[str] = Counter()
+        """Hand-offs by how they ended."""
         self.seen: dict[Resource, dict[str, int]] = {}
         self.newest: dict[Resource, int] = {}
         self.log: list[str] = []
@@ -157,7 +169,7 @@ class InstallationSimulation:
         self.router = QueryRouter(self.routing, self.provider.shards.__getitem__)
         trouble_s = self.rng.uniform(40.0, 120.0)
         async with asyncio.TaskGroup() as group:
-            for work in (self._write, self._read, self._disturb, self._kill):
+            for work in (self._write, self._read, self._disturb, self._kill, self._operate):
                 group.create_task(work(trouble_s), name=work.__name__)
         self.app.faults.disarm()
         await self._settle()
@@ -165,7 +177,7 @@ class InstallationSimulation:
         await self._settle()
         following.cancel()
         await asyncio.wait([following])
-        await self.coordinator.stop()
+        await self._end_coordinator()
         for shard in self.provider.shards.values():
             await shard.die()
 
@@ -179,6 +191,7 @@ class InstallationSimulation:
             settings=ShardSettings(watch=WatchSettings(timeout_min_s=20.0, page_limit=5)),
             incarnation=uuid.UUID(int=self.rng.getrandbits(128)).hex,
             rng=random.Random(self.rng.getrandbits(64)),
+            peers=self.provider.peer,
         )
 
     def _connection(self) -> AsgiConnection:
@@ -193,6 +206,10 @@ class InstallationSimulation:
             shard_count=3,
             incarnation=f"{self.rng.getrandbits(32):08x}",
         )
+
+    async def _end_coordinator(self) -> None:
+        self.handed_over.update(self.coordinator.status().handoffs_total)
+        await self.coordinator.stop()
 
     @property
     def permits(self) -> Any:
@@ -260,7 +277,7 @@ class InstallationSimulation:
             if rng.random() < 0.3:
                 self.restarts += 1
                 self._note("the coordinator dies")
-                await self.coordinator.stop()
+                await self._end_coordinator()
                 await asyncio.sleep(rng.uniform(0.0, 5.0))
                 self.coordinator = self._new_coordinator()
                 await self.coordinator.start()
@@ -273,6 +290,39 @@ class InstallationSimulation:
                 await asyncio.sleep(rng.uniform(0.0, 20.0))
                 shard.revive()
                 self._note(f"{shard.shard_id} is back, empty")
+
+    async def _operate(self, seconds: float) -> None:
+        """Somebody moves, splits, merges and drains by hand."""
+        rng = self.rng
+        while self.loop.time() < seconds:
+            await asyncio.sleep(rng.expovariate(1 / 5.0))
+            routes = [
+                route
+                for route in self.routing.table.routes
+                if route.partition.resource in (CONFIG_MAPS, NODES)
+            ]
+            shards = sorted(self.provider.shards)
+            if not routes or not shards:
+                continue
+            partition, shard = rng.choice(routes).partition.id, rng.choice(shards)
+            order: Order = rng.choice(
+                (
+                    Move(partition, shard),
+                    Move(partition, shard),
+                    Split(target=str(CONFIG_MAPS), carve=(rng.choice(NAMESPACES),)),
+                    Split(target=partition, ranges=2),
+                    Split(target=str(CONFIG_MAPS), ranges=2, field="namespace"),
+                    Split(target=partition, merge=True),
+                    Rebalance(),
+                )
+            )
+            try:
+                self.coordinator.order(order)
+            except ShoalError as error:
+                self._note(f"{order} is refused: {error}")
+            else:
+                self.orders += 1
+                self._note(str(order))
 
     def _note(self, what: str) -> None:
         self.log.append(f"{self.loop.time():8.2f} {what}")

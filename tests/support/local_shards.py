@@ -224,7 +224,7 @@ class FakeShard:
             if not self.open_streams:
                 self.streams_closed.set()
 
-    async def statistics(self) -> ShardStatistics:
+    async def statistics(self, acknowledged: int | None = None) -> ShardStatistics:
         await self._pause()
         self._fail()
         return ShardStatistics(
@@ -234,6 +234,7 @@ class FakeShard:
             cpu_seconds=1.5,
             resident_bytes=1000,
             queries={"list": len(self.calls)},
+            snapshots={"written": 7},
             query_seconds={"list": 0.5},
             partitions=[
                 PartitionStatistics(
@@ -251,6 +252,10 @@ class FakeShard:
                     feeds=2,
                     feeds_cut_off=1,
                     late_events=5,
+                    audits={"equal": 6},
+                    audited_objects=60,
+                    audited_age_s=12.0,
+                    divergence={"missing": 1},
                     errors={"garbage": 1},
                 )
                 for name, partition in self.partitions.items()

@@ -66,13 +66,16 @@ class Asked:
 class ScriptedConnection:
     """Answers by the script; `asked` says what was asked for."""
 
-    def __init__(self, *script: Answer | Exception, told: Sequence[int] = ()) -> None:
-        """`told`: the versions the server says it is at, when it is asked for one object only because of that; without
-        more of them, one that is never older. These requests are not in `asked`.
+    def __init__(self, *script: Answer | Exception, told: Sequence[int | Answer] = ()) -> None:
+        """`told`: the versions the server says it is at, or its answers, when it is asked for one object only because
+        of that; without more of them, one that is never older. These requests are not in `asked`.
         """
         self.script = list(script)
         self.told = list(told)
         self.probes: list[float] = []
+        """When they were made."""
+        self.probed: list[dict[str, str]] = []
+        """Their queries."""
         self.asked: list[Asked] = []
         self.closed = False
 
@@ -86,7 +89,9 @@ class ScriptedConnection:
         loop = asyncio.get_running_loop()
         if ("limit", "1") in request.query:
             self.probes.append(round(loop.time(), 3))
-            yield listed(self.told.pop(0) if self.told else 1 << 40)
+            self.probed.append(dict(request.query))
+            told = self.told.pop(0) if self.told else 1 << 40
+            yield told if isinstance(told, Answer) else listed(told)
             return
         asked = Asked(loop.time(), request)
         self.asked.append(asked)

@@ -34,6 +34,7 @@ from shoal.coordinator.settings import (
     PlacementSettings,
 )
 from shoal.shards.api.client import ApiConnection
+from shoal.shards.model.errors import NotReady
 from shoal.shards.model.partitions import ShardId
 from shoal.shards.settings import ShardSettings, StoreSettings, WatchSettings
 from shoal.shards.shard import Shard
@@ -65,6 +66,14 @@ class Provider:
         shard = self.shards.pop(shard_id, None)
         if shard is not None:
             await shard.die()
+
+    def peer(self, shard_id: ShardId) -> MortalShard:
+        if shard_id not in self.shards:
+            raise NotReady(f"there is no {shard_id}", retry_after_s=1)
+        return self.shards[shard_id]
+
+    async def existing(self) -> tuple[ShardId, ...]:
+        return tuple(self.shards)
 
 
 class GatewayLife:
@@ -146,6 +155,7 @@ class GatewaySimulation(WatchSimulation):
             ),
             incarnation=uuid.UUID(int=self.rng.getrandbits(128)).hex,
             rng=random.Random(self.rng.getrandbits(64)),
+            peers=self.provider.peer,
         )
 
     def _new_coordinator(self) -> Coordinator:

@@ -162,7 +162,7 @@ class Link:
     # -- the handle ------------------------------------------------------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("stream", "changes", "feed"):
+        if name in ("stream", "changes", "feed", "export"):
             return lambda query: self._stream(lambda shard: getattr(shard, name)(query))
         if name in ("get", "page", "count", "overtake", "statistics"):
             return lambda *query: self._call(lambda shard: getattr(shard, name)(*query))
@@ -175,6 +175,7 @@ class Network:
     def __init__(self, find: Callable[[ShardId], MortalShard], rng: random.Random) -> None:
         self._find = find
         self._rng = rng
+        self._calm = False
         self.links: dict[ShardId, Link] = {}
 
     def __call__(self, shard_id: ShardId) -> ShardHandle:
@@ -182,13 +183,15 @@ class Network:
         if shard_id not in self.links:
             rng = random.Random(self._rng.getrandbits(64))
             try:
-                self.links[shard_id] = Link(self._find(shard_id), rng)
+                link = self.links[shard_id] = Link(self._find(shard_id), rng)
+                link.calm = self._calm
             except KeyError:
                 raise NotReady(f"there is no {shard_id}", retry_after_s=1) from None
         return self.links[shard_id]  # type: ignore[return-value]
 
     def calm(self, calm: bool) -> None:
         """Has messages arrive at once, or lets links have their moods again. What is on its way stays there."""
+        self._calm = calm
         for link in self.links.values():
             link.calm = calm
 

@@ -17,22 +17,26 @@ from typing import Any
 
 from shoal.coordinator.routes import Route, RouteTable
 from shoal.shards.feeds import PartitionFeeds
+from shoal.shards.model.covers import disjoint
 from shoal.shards.model.errors import NotReady, NotServed, TooLargeVersion
 from shoal.shards.model.observations import Observation
 from shoal.shards.model.partitions import Epoch, Partition, PartitionId, ShardId
 from shoal.shards.model.queries import (
     ChangesPage,
     ChangesQuery,
+    CountQuery,
     FeedBatch,
     FeedQuery,
     OvertakeQuery,
     PageAnswer,
     PageQuery,
+    PartitionCount,
 )
 from shoal.shards.model.refs import Key, key_of
 from shoal.shards.model.resources import Resource, ResourceType
 from shoal.shards.model.versions import Version
 from shoal.shards.settings import FeedSettings, StoreSettings
+from shoal.shards.store.joining import join
 from shoal.shards.store.objects import PartitionStore
 
 PODS = ResourceType(
@@ -105,12 +109,19 @@ class Part:
         self.overtaken: list[Version] = []
         self.mute = False
         """Overtakings are not answered."""
+        self.released = False
+        """The shard has let the partition go."""
         self.store.subscribe(self._moved)
 
     def _moved(self) -> None:
         self.feeds.moved()
         moved, self.moved = self.moved, asyncio.Event()
         moved.set()
+
+    def release(self) -> None:
+        """The shard lets it go."""
+        self.released = True
+        self.feeds.end(lambda: NotServed(self.partition.id, Epoch(0)))
 
     def list(self, states: Iterable[State], version: int) -> None:
         """A complete list."""
@@ -148,6 +159,8 @@ class Written:
         self.shards = {ShardId(f"shard-{number}"): name for number, name in enumerate(self.parts)}
         self.served = dict.fromkeys(self.parts, True)
         self.table = self._table(Epoch(1))
+        self.log: list[tuple[State, Observation]] = []
+        """Everything that was written: an object's state, and what is told of it."""
         self._count = 0
         for part in self.parts.values():
             part.list((), self.revision)
@@ -156,7 +169,11 @@ class Written:
         return RouteTable(
             epoch=epoch,
             catalogue=(PODS,),
-            routes=tuple(Route(self.parts[name].partition, shard) for shard, name in self.shards.items()),
+            routes=tuple(
+                Route(self.parts[name].partition, shard)
+                for shard, name in self.shards.items()
+                if name in self.parts
+            ),
             shards=tuple(self.shards),
         )
 
@@ -193,11 +210,41 @@ class Written:
         self.parts[partition].to_hear.append(Version(self.revision))
 
     def _tell(self, state: State, observation: Observation, *, heard: bool) -> None:
+        self.log.append((state, observation))
         for part in self.parts.values():
             if part.partition.cover.admits(state.namespace, state.uid):
                 part.to_hear.append(observation)
                 if heard:
                     part.hear()
+
+    # -- dividing anew ---------------------------------------------------------------------------------------
+
+    def divide(self, *partitions: Partition, heard: bool = True) -> RouteTable:
+        """Hands everything over to shards of their own that hold these partitions; the routes to them. What they have
+        not `heard` yet follows.
+        """
+        old = tuple(self.parts.values())
+        shown = max(part.store.overtaken for part in old)
+        newest = max(part.store.frontier for part in old)
+        self.parts = {}
+        for partition in partitions:
+            part = self.parts[partition.id] = Part(partition)
+            sources = [one for one in old if not disjoint(one.partition.cover, partition.cover)]
+            part.store.restore(join([one.store.extract() for one in sources], partition.cover))
+            for state, observation in self.log:
+                news = observation.version > part.store.frontier
+                if news and partition.cover.admits(state.namespace, state.uid):
+                    part.to_hear.append(observation)
+            while part.to_hear and part.to_hear[0].version <= newest:
+                part.hear(1)
+            part.store.advance(newest)
+            part.store.take_over(shown, newest)
+            if heard:
+                part.hear()
+        number = len(self.shards)
+        self.shards |= {ShardId(f"shard-{number + at}"): name for at, name in enumerate(self.parts)}
+        self.table = self._table(Epoch(self.table.epoch + 1))
+        return self.table
 
     # -- reaching --------------------------------------------------------------------------------------------
 
@@ -209,7 +256,9 @@ class Written:
             if shard not in self.shards:
                 raise NotReady(f"there is no {shard}")
             if shard not in ways:
-                part = self.parts[self.shards[shard]]
+                part = self.parts.get(self.shards[shard])
+                if part is None:
+                    raise NotReady(f"{shard} has nothing any more")
                 ways[shard] = way(shard, part) if way is not None else Way(shard, part)
             return ways[shard]
 
@@ -244,7 +293,7 @@ class Way:
         self.calls.append(query)
         if self.away:
             raise NotReady(f"{self.shard_id} is away")
-        if query.partition != self.part.partition.id:
+        if query.partition != self.part.partition.id or self.part.released:
             raise NotServed(query.partition, query.epoch)
         return self.part
 
@@ -297,6 +346,22 @@ class Way:
         async with aclosing(self._carried(pages())) as carried:  # type: ignore[type-var]
             async for page in carried:
                 yield page
+
+    async def page(self, query: PageQuery) -> PageAnswer:
+        part = self._there(query)
+        await self._travel()
+        await part.reached(query.not_older_than, query.wait_s)
+        page = part.store.page(query)
+        await self._travel()
+        return page
+
+    async def count(self, query: CountQuery) -> PartitionCount:
+        part = self._there(query)
+        await self._travel()
+        await part.reached(query.not_older_than, query.wait_s)
+        count = part.store.tally(query)
+        await self._travel()
+        return count
 
     async def changes(self, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
         part = self._there(query)

@@ -5,7 +5,8 @@ The rules are those an informer relies on.
 - *Never back*: the versions shown of one object only grow.
 - *Sense*: within a stream ADDED is of an object that is not there, MODIFIED and DELETED of one that is. Where the
   resource is cut into several partitions, lines up to the first bookmark may repeat what is known (the newest state
-  of an object is sent, whatever of it the client had already seen), and say nothing of whether the client has it.
+  of an object is sent, whatever of it the client had already seen), and say nothing of whether the client has it. That
+  an object has gone may be said again by any of the partitions it was in, however long ago, to a client without it.
 - *Selected*: what is shown matches the selectors.
 - *True*: the server had the object in that very state at that version.
 - *Honest*, *No gap*: who is told that everything up to a version has been sent has been sent it.
@@ -140,12 +141,17 @@ class Replica:
             self.fail("Selected", f"was sent {kind} of {state}, which its selectors leave out")
         before = self.newest.get(key, 0)
         lenient = self.cut and not self._settled
+        known = self.objects.get(key)
+        if lenient and kind == "DELETED" and known is None:
+            self._removed(state)
+            self.repeated += version <= before
+            self.newest[key], self.version = max(before, version), version
+            return
         if version < self._floor.get(key, 0):
             self.fail("Never back", f"was sent {kind} {key} at {version} after {self._floor[key]}")
         if version < before or (version == before and not lenient):
             self.fail("Never back", f"was sent {kind} {key} at {version} after {before}")
         self.repeated += version == before
-        known = self.objects.get(key)
         if not lenient:
             if kind == "ADDED" and known is not None:
                 self.fail("Sense", f"was sent ADDED {key} at {version} and had it at {known.version}")

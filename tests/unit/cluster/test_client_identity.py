@@ -71,7 +71,10 @@ def test_a_token_file_that_is_being_written_leaves_the_last_token(file, spoil, c
     with caplog.at_level(logging.WARNING, "shoal"):
         run_virtual(main())
     (said,) = caplog.records  # once, not for every request
-    assert said.message == "token file cannot be used, the last token is kept"
+    assert (said.message, said.what) == (
+        "credentials cannot be read again, the last ones are kept",
+        "token file",
+    )
     assert str(file) in said.problem
     assert AGAIN_S <= 5
 

@@ -469,3 +469,14 @@ async def test_the_status_names_every_gateway():
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(overview(status))
     assert "gateway-1" in console.export_text()
+
+
+async def test_the_status_warns_of_what_audits_have_found():
+    reply = await installation().ask("/shoal/v1/status")
+    status = msgspec.json.decode(reply.body, type=InstallationStatus)
+    assert any(one.partitions for one in status.report.statistics().values())
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(overview(status))
+    found = "v1/pods[a] on shard-0 was not as the API server has it: 1 object (1 missing)"
+    expected = f"{found}; each time it was listed again"
+    assert expected in console.export_text()

@@ -196,6 +196,27 @@ def test_handlers_are_told_what_is_different_after_the_server_lost_its_past():
     in_world(main)
 
 
+def test_an_older_server_is_noticed_when_a_watch_has_run_out_in_time():
+    """A balancer led elsewhere by then; nothing was broken, and what is held used to be wrong for ever."""
+
+    async def main(world):
+        for number in range(30):
+            world.create(f"lost{number}")
+        informer = world.factory.informer("configmaps")
+        handler = Remembering()
+        await informer.add_handler(handler).synced()
+        older = build_app(SimulatorSettings(seed=1))
+        older.verbs.create(older.verbs.served(CONFIG_MAPS), "default", {"metadata": {"name": "other"}})
+        world.connection._app = older
+        await asyncio.sleep(700)
+        assert informer.status.watch_restarts == {"timeout": 1}
+        assert informer.status.errors == {"went_back": 1}
+        assert handler.state.keys() == {"default/other"}
+        assert [obj.name for obj in informer.lister.list()] == ["other"]
+
+    in_world(main)
+
+
 def test_a_resource_that_vanishes_has_its_objects_deleted_and_is_followed_again_when_it_is_back():
     async def main(world):
         world.define_widgets()

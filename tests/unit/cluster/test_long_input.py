@@ -14,7 +14,7 @@ from shoal.cluster.gateway.reviews import AccessVerdict, Reviewer
 from shoal.cluster.gateway.settings import AuthorizationSettings
 from shoal.cluster.gateway.verdicts import Verdicts, digest
 from shoal.cluster.query.floor import written_version
-from shoal.cluster.query.router import VAIN_S
+from shoal.cluster.query.rerouting import VAIN_S
 from shoal.cluster.query.tokens import Position, encode_token
 from shoal.cluster.serving import identity
 from shoal.cluster.serving.identity import Attributes, User, forbidden, quoted

@@ -45,6 +45,10 @@ async def test_every_metric_that_is_promised_is_there():
     assert value("shoal_feeds", **where) == 2
     assert value("shoal_feeds_cut_off_total", **where) == 1
     assert value("shoal_late_events", **where) == 5
+    assert value("shoal_audits_total", outcome="equal", **where) == 6
+    assert value("shoal_divergence_total", kind="missing", **where) == 1
+    assert value("shoal_audited_objects_total", **where) == 60
+    assert value("shoal_audited_age_seconds", **where) == 12
     assert value("shoal_frontier", **where) == 100
     assert value("shoal_frontier_age_seconds", **where) == 0.25
     assert value("shoal_frontier_lag", **where) == 0
@@ -60,6 +64,7 @@ async def test_every_metric_that_is_promised_is_there():
     assert value("shoal_shard_up", shard="shard-0") == 1
     assert value("shoal_shard_cpu_seconds_total", shard="shard-0") == 1.5
     assert value("shoal_shard_resident_bytes", shard="shard-0") == 1000
+    assert value("shoal_snapshots_total", shard="shard-0", outcome="written") == 7
     assert value("shoal_coordinator_up") == 1
     assert value("shoal_routes_epoch") == 1
     assert value("shoal_partitions") == 3

@@ -17,6 +17,7 @@ from support.local_shards import (
 from support.queries import collection_query
 
 from shoal.cluster.query.request import ObjectQuery
+from shoal.cluster.query.rerouting import REROUTE_S
 from shoal.cluster.query.tokens import Position, decode_token, encode_token
 from shoal.shards.model.errors import (
     BadRequest,
@@ -525,13 +526,15 @@ def test_a_partition_that_moved_is_found_with_newer_routes():
     run_virtual(main())
 
 
-def test_a_partition_nobody_serves_is_not_ready_after_one_retry():
+def test_a_partition_nobody_serves_is_not_ready_after_some_seconds():
     async def main():
         installation = carved()
         installation.shards["shard-1"].partitions.clear()
+        began = asyncio.get_running_loop().time()
         with pytest.raises(NotReady, match=r"partition v1/pods\[b\] is with no shard at the moment"):
             await installation.router.list(query("b"))
-        assert len(installation.shards["shard-1"].calls) == 2
+        assert asyncio.get_running_loop().time() - began == pytest.approx(REROUTE_S)
+        assert len(installation.shards["shard-1"].calls) == 6
 
     run_virtual(main())
 

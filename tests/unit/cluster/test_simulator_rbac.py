@@ -391,7 +391,10 @@ class Holder:
     async def endpoint(self):
         return self._endpoint
 
-    def rejected(self, endpoint):
+    def rejected(self, endpoint, *, again=False):
+        return False
+
+    def doubted(self, endpoint):
         return False
 
 

@@ -555,27 +555,6 @@ async def test_a_silent_feed_is_dead():
 
 
 @virtual
-async def test_other_partitions_of_the_resource_end_watches_with_410():
-    written = Written(WHOLE)
-    async with gateway(written) as gate:
-        keeper = asyncio.create_task(gate.routing.run())
-        reader = await gate.watch(resourceVersion=100)
-        await settled(1.0)
-        divided = Written(IN_A, NOT_A)
-        gate.routing.take(
-            RouteTable(
-                epoch=Epoch(2),
-                catalogue=(PODS,),
-                routes=tuple(Route(partition, ShardId("shard-0")) for partition in (IN_A, NOT_A)),
-            )
-        )
-        await settled(1.0)
-        assert reader.told == ["ERROR 410"]
-        assert divided.parts
-        keeper.cancel()
-
-
-@virtual
 async def test_a_resource_that_is_gone_ends_watches_in_order():
     written = Written(WHOLE)
     written.put("a", "one")

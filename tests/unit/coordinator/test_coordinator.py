@@ -1,12 +1,11 @@
 """The coordinator as a whole, in virtual time: an API server's discovery and shards, both in memory."""
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
 from support.clock import run_virtual
-from support.discovery import DiscoveryServer
+from support.coordinating import api_server, check_served, now, routed, running, synced
 from support.shards import MemoryProvider
 
 from shoal.coordinator.coordinator import Coordinator
@@ -14,56 +13,6 @@ from shoal.coordinator.handle import CoordinatorPermits, LocalCoordinatorHandle
 from shoal.coordinator.settings import CoordinatorSettings, FollowSettings, PermitSettings, PlacementSettings
 from shoal.shards.model.errors import NotReady, TimedOut
 from shoal.shards.model.partitions import Epoch, PartitionId, ShardId
-
-KINDS = ("pods", "configmaps", "services", "nodes", "leases")
-
-
-def api_server():
-    api = DiscoveryServer()
-    for kind in KINDS:
-        api.add(kind, namespaced=kind != "nodes")
-    api.add("events")
-    api.add("events", group="events.k8s.io")
-    api.add("secrets")
-    api.define("widgets")
-    return api
-
-
-@asynccontextmanager
-async def running(api=None, provider=None, *, shards=3, settings=None):
-    coordinator = Coordinator(
-        connection=api or api_server(),
-        provider=provider or MemoryProvider(),
-        settings=settings or CoordinatorSettings(),
-        shard_count=shards,
-    )
-    await coordinator.start()
-    try:
-        yield coordinator
-    finally:
-        await coordinator.stop()
-
-
-def now():
-    return asyncio.get_running_loop().time()
-
-
-async def synced(coordinator, within_s=60):
-    async with asyncio.timeout(within_s):
-        while not coordinator.status().synced:
-            await asyncio.sleep(0.1)
-
-
-def routed(table):
-    return {route.partition.id: route.shard for route in table.routes}
-
-
-def check_served(coordinator, provider):
-    """Every partition of the table is held by its shard alone."""
-    status = coordinator.status()
-    for partition in status.partitions:
-        assert provider.holders(partition.partition) == [partition.shard]
-        assert provider.handles[partition.shard].shard.synced(partition.partition)
 
 
 def test_everything_is_followed_within_seconds():
@@ -290,7 +239,8 @@ def test_resizing_adds_and_ends_shards():
             }
             coordinator.resize(2)
             await asyncio.sleep(30)
-            assert provider.retired == ["shard-2"]
+            (ended,) = provider.retired
+            assert set(provider.handles) == {"shard-0", "shard-1", "shard-2"} - {ended}
             check_served(coordinator, provider)
             assert coordinator.status().synced
 
@@ -307,20 +257,25 @@ def test_what_was_shown_is_handed_over_before_a_move_is_published():
             await synced(coordinator)
             for handle in provider.handles.values():
                 assert "hand_over" not in handle.calls
-            moving = {name for name, shard in before.items() if shard == "shard-2"}
-            assert moving
             coordinator.resize(2)
-            hung = provider.handles[ShardId("shard-1")]
+            await asyncio.sleep(0.1)
+            (leaving,) = (shard.shard for shard in coordinator.status().shards if shard.leaving)
+            moving = {name for name, shard in before.items() if shard == leaving}
+            assert moving
+            hung = next(handle for shard, handle in provider.handles.items() if shard != leaving)
             hung.refuses.add("take_over")
             await asyncio.sleep(5)
             after = routed(coordinator._table)
-            assert {name for name in moving if after[name] != "shard-2"} == set(), "nobody knows yet"
+            stays = {name for name in moving if PartitionId(name) in hung.shard.held}
+            assert stays
+            assert {name for name in moving if after[name] == leaving} == stays, "of these nobody knows yet"
             hung.refuses.clear()
-            await asyncio.sleep(5)
+            await asyncio.sleep(15)
             after = routed(coordinator._table)
-            assert all(after[name] != "shard-2" for name in moving)
+            assert all(after[name] != leaving for name in moving)
             for name in moving:
-                assert provider.handles[after[name]].taken_over[name] == 1000
+                shown = provider.handles[after[name]].taken_over[name].shown
+                assert shown == 2000, "what the one that was left let be shown"
 
     run_virtual(main())
 

@@ -292,7 +292,7 @@ def test_a_shard_that_is_to_leave_ends_once_others_serve_what_it_had():
 def test_the_plan_explains_itself():
     bench = Bench(2)
     bench.catalogue = catalogue_of("pods", "nodes")
-    plan = bench.step().plan
+    plan = bench.step().orders.plan
     lines = plan.explain()
     assert lines[0].startswith("v1/pods (weight ")
     assert "-> shard-0: the lightest, at 0 before it" in lines[0]

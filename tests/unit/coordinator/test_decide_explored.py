@@ -1,23 +1,27 @@
 """Deciding, explored: seeded walks through everything that can happen to a coordinator and its shards.
 
 A walk is a few hundred random steps (shards crash, hang and come back, instructions get lost, resources and
-namespaces to carve come and go, loads change, shards are added and taken away, the coordinator dies, also
-between two steps of a move). After each step what must hold at every moment is checked
+namespaces to carve come and go, loads change, shards are added and taken away, people move, split, merge and
+drain, switches fail before, in the middle of and after what they do, the coordinator dies, also between two
+steps of a hand-off). After each step what must hold at every moment is checked
 (`support.control.Bench`); after the walk everything heals, and then every followed partition is served by
 exactly one live shard at the published epoch. A failure names its seed; `explore` with that seed is the same
 walk again.
 """
 
+import contextlib
 import random
 
 import pytest
 from support.control import Bench, catalogue_of
 
+from shoal.coordinator.commands import Drain, Move, Rebalance, Split, Undrain, Unpin
 from shoal.coordinator.settings import LivenessSettings, PlacementSettings
+from shoal.shards.model.errors import ShoalError
 from shoal.shards.model.partitions import PartitionId, ShardId
 
 KINDS = ("pods", "events", "configmaps", "services", "nodes", "leases", "widgets", "gadgets", "secrets")
-SEEDS_A_TEST = 25
+SEEDS_A_TEST = 12
 
 
 class Walk:
@@ -34,6 +38,11 @@ class Walk:
             ),
             liveness=LivenessSettings(dead_after_s=5, start_timeout_s=8),
             sync_s=self.rng.choice((0.0, 1.0, 4.0)),
+            transfer_s=self.rng.choice((0.0, 0.5, 3.0)),
+        )
+        faulty = self.rng.choice((0.0, 0.1, 0.4))
+        self.bench.fail_switch = lambda _: (
+            self.rng.choice(("refused", "half", "silent")) if self.rng.random() < faulty else ""
         )
         self.kinds = set(self.rng.sample(KINDS, 5))
 
@@ -60,8 +69,10 @@ class Walk:
                 "resize",
                 "gone",
                 "carve",
+                "order",
+                "slow",
             ),
-            (40, 6, 6, 10, 6, 10, 10, 3, 3, 3, 3),
+            (40, 6, 6, 10, 6, 10, 10, 3, 3, 3, 3, 10, 3),
         )[0]:
             case "crash" if shards:
                 bench.shards[some].crash()
@@ -83,13 +94,42 @@ class Walk:
                 bench.shards[some].held[rng.choice(sorted(bench.shards[some].held))].gone = True
             case "carve":
                 bench.carve = rng.choice(({}, {"pods": ("a",)}, {"pods": ("a", "b")}, {"widgets": ("c",)}))
+            case "order":
+                self.order(some)
+            case "slow":
+                bench.outcomes_after = rng.choice((0, 0, 1, 3))
             case _:
                 pass
 
+    def order(self, shard):
+        """Somebody orders something, perhaps something that cannot be."""
+        rng = self.rng
+        partition = rng.choice(sorted(self.bench.routed()) or ["v1/pods"])
+        kind = f"v1/{rng.choice(KINDS)}"
+        order = rng.choice(
+            (
+                Move(PartitionId(partition), shard),
+                Move(PartitionId(partition), shard),
+                Split(target=kind, carve=(rng.choice("abc"),)),
+                Split(target=partition, ranges=rng.choice((2, 3))),
+                Split(target=kind, ranges=2, field="namespace"),
+                Split(target=partition, merge=True),
+                Drain(shard),
+                Undrain(shard),
+                Unpin(kind),
+                Rebalance(),
+            )
+        )
+        with contextlib.suppress(ShoalError):
+            self.bench.order(order)
+
     def heal(self):
         self.bench.unreachable.clear()
+        self.bench.fail_switch = lambda _: ""
+        self.bench.outcomes_after = 0
+        self.bench.decider.by_hand.drained.clear()
         self.bench.catalogue = catalogue_of(*sorted(self.kinds))
-        self.bench.settle(120)
+        self.bench.settle(200)
 
 
 def explore(seed, steps=250):

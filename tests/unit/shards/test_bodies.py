@@ -109,11 +109,8 @@ def test_it_is_not_trained_again_while_nothing_changes() -> None:
 
 
 def test_a_generation_lives_as_long_as_somebody_needs_it() -> None:
-    class Watched(Generation):
-        __slots__ = ("__weakref__",)
-
     codec = BodyCodec(SETTINGS)
-    generation = Watched(5, b"", 1)
+    generation = Generation(5, b"", 1)
     codec.generation = generation
     kept = codec.pack(b"{}")
     codec.generation = Generation(6, b"", 1)

@@ -291,7 +291,12 @@ class Fixed:
     async def endpoint(self):
         return self.endpoints[0]
 
-    def rejected(self, endpoint):
+    def doubted(self, endpoint):
+        return False
+
+    def rejected(self, endpoint, *, again=False):
+        if again:
+            return False
         self.rejections += 1
         if len(self.endpoints) > 1:
             self.endpoints.pop(0)

@@ -18,9 +18,11 @@ from shoal.shards.model.partitions import Epoch, ExceptNamespaces, OneNamespace,
 from shoal.shards.model.queries import ChangesQuery, CountQuery, FeedQuery, GetQuery, OvertakeQuery, PageQuery
 from shoal.shards.model.refs import Key
 from shoal.shards.model.resources import Resource, ResourceType
+from shoal.shards.model.transfers import HandedOver, Taken
 from shoal.shards.model.versions import Version
 from shoal.shards.settings import ShardSettings, StoreSettings
-from shoal.shards.shard import EXPIRY_S, Shard
+from shoal.shards.shard import Shard
+from shoal.shards.upkeep import EXPIRY_S
 from shoal.shards.watch.permits import NoPermits
 
 CONFIG_MAPS = ResourceType(resource=Resource("", "v1", "configmaps"), kind="ConfigMap", namespaced=True)
@@ -340,7 +342,9 @@ def test_nothing_is_shown_any_more_by_the_leave_of_a_shard_that_has_handed_over(
         await bench.follow()
         shard = bench.shard
         await shard.overtake(OvertakeQuery(partition=PARTITION.id, epoch=Epoch(1), version=Version(50)))
-        assert await shard.hand_over([PARTITION.id, "v1/unknown"], Epoch(2)) == {PARTITION.id: 50}
+        assert await shard.hand_over([PARTITION.id, "v1/unknown"], Epoch(2)) == {
+            PARTITION.id: HandedOver(Version(50), bench.partition.frontier)
+        }
         with pytest.raises(NotServed):
             await shard.overtake(OvertakeQuery(partition=PARTITION.id, epoch=Epoch(2), version=Version(60)))
         assert len((await bench.page()).keys) == 0, "it answers until routes say otherwise"
@@ -359,7 +363,7 @@ def test_what_nobody_can_say_was_shown_the_api_server_is_asked():
             bench.app.verbs.create(other, None, {"metadata": {"name": f"n{number}"}})
         newest = bench.app.storage.revision
         assert newest > since
-        await bench.shard.take_over({PARTITION.id: None, "v1/unknown": None})
+        await bench.shard.take_over({PARTITION.id: Taken(None), "v1/unknown": Taken(None)})
 
         async def changes(version):
             query = ChangesQuery(partition=PARTITION.id, epoch=Epoch(1), since=Version(version), exact=False)

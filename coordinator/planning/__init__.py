@@ -1,0 +1,1 @@
+"""The pure planner: loads in; shards, cuts and places wanted out, each with reasons."""
