@@ -162,21 +162,29 @@ class Followed:
             await self.know_the_past()
         self.handed_over = True
         async with self._changing:
-            if self.running and self.frozen is None and not self._stopped:
-                self.frozen = Frozen(refusal)
-                self._task.cancel()
-                await asyncio.wait([self._task])
-                self.store.abandon()
-                await self.waiters.end(refusal)
-                self._replace_reflector()
             if self._thawing is not None:
                 self._thawing.cancel()
-            if self.frozen is not None and not self._stopped:
-                self._thawing = asyncio.get_running_loop().call_later(
-                    self._settings.transfer.thaw_s, self._thaw
-                )
+            try:
+                if self.running and self.frozen is None and not self._stopped:
+                    await self._stand_still(refusal)
+            finally:
+                # Also if nobody waits for the answer any more: what stands still goes on by itself.
+                if self.frozen is not None and not self._stopped:
+                    self._thawing = asyncio.get_running_loop().call_later(
+                        self._settings.transfer.thaw_s, self._thaw
+                    )
         self.feeds.flush()
         return HandedOver(max(self.store.overtaken, self.store.shown_before), self.store.frontier)
+
+    async def _stand_still(self, refusal: Callable[[], ShoalError]) -> None:
+        self.frozen = Frozen(refusal)
+        self._task.cancel()
+        try:
+            await asyncio.wait([self._task])
+            self.store.abandon()
+            await self.waiters.end(refusal)
+        finally:
+            self._replace_reflector()
 
     async def keep(self) -> None:
         """It was adopted again: it is followed on, and versions may be shown by its leave."""

@@ -92,6 +92,25 @@ def test_told_nothing_more_it_follows_again_by_itself_and_gives_no_leave() -> No
     on(main)
 
 
+def test_it_follows_again_by_itself_also_if_nobody_waits_for_its_answer_any_more() -> None:
+    """A caller's deadline may cut the call at any of its steps."""
+
+    async def main(bench: Bench) -> None:
+        await bench.follow(A)
+        for turns in range(5):
+            call = asyncio.ensure_future(bench.hand_over(A, WHOLE))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.wait([call])
+            version = bench.create(f"cut-off-after-{turns}")
+            await asyncio.sleep(THAW_S + 1)
+            assert bench.statistics(A).frontier == version, f"cut off after {turns} turns"
+            assert not bench.statistics(A).frozen
+
+    on(main)
+
+
 def test_handed_over_again_it_stands_still_for_as_long_again() -> None:
     async def main(bench: Bench) -> None:
         await bench.follow(A)
