@@ -9,7 +9,7 @@ CHAOS_SECONDS ?= 600
 WORKERS ?= 2
 SOURCES := __init__.py __main__.py shards coordinator cluster examples tests
 
-.PHONY: demo demo-monitor test check bench format lint types layers sim soak chaos clients clean help
+.PHONY: demo demo-monitor test check bench scale format lint types layers sim soak chaos clients clean help
 
 help:            ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -79,6 +79,9 @@ soak: $(VENV)/installed    ## real processes under kill -9, watched over HTTP: m
 
 chaos: $(VENV)/installed   ## shards on two nodes, everything killed and moved at once: make chaos CHAOS_SECONDS=600
 	SHOAL_CHAOS_SECONDS=$(CHAOS_SECONDS) $(BIN)/pytest -q -s tests/e2e/test_chaos.py $(ARGS)
+
+scale: $(VENV)/installed   ## large clusters in virtual time: docs/scale.md; an hour, or a part: make scale ARGS="--sizes 1k"
+	$(BIN)/python tests/bench/scale.py $(ARGS)
 
 clients:                   ## what tests/e2e/test_clients.py drives and pip does not bring
 	cd tests/e2e/clients && npm install --no-package-lock --no-audit --no-fund
