@@ -7,6 +7,7 @@ SEEDS ?= 1000
 SECONDS ?= 300
 CHAOS_SECONDS ?= 600
 WORKERS ?= 2
+REAL_WORKERS ?= 3
 SOURCES := __init__.py __main__.py shards coordinator cluster examples tests
 
 .PHONY: demo demo-monitor test check bench scale format lint types layers sim soak chaos clients clean help
@@ -29,9 +30,12 @@ demo-monitor: $(VENV)/installed    ## an API gateway is monitored: an outage, a 
 	$(BIN)/python -m examples.gateway_monitor demo $(ARGS)
 
 # Two runs, the second also when something in the first failed: tests without Ray, each wherever a worker is idle; then those
-# that start real processes, file by file, because a file's tests share an installation. Where ARGS names files, it is these
+# that start real processes, file by file, because a file's tests share an installation, and a third at a time, because they
+# wait for much. Where ARGS names files, it is these
 # alone that run, in one process. Status 5: no test was selected, which is no failure if the other run had some.
 REAL := tests/ray tests/e2e
+# What test_chaos does and more, for longer: `make soak`.
+LONG := --ignore=tests/e2e/test_soak.py
 PURE := tests $(addprefix --ignore=,$(REAL))
 SPREAD := --numprocesses $(WORKERS) --dist worksteal
 NAMED := $(strip $(foreach word,$(ARGS),$(wildcard $(firstword $(subst ::, ,$(word))))))
@@ -40,7 +44,7 @@ test: $(VENV)/installed    ## all tests but the long simulation: make test ARGS=
 ifeq ($(NAMED),)
 	@$(BIN)/pytest $(SPREAD) $(PURE) $(ARGS); pure=$$?; \
 	case $$pure in 0|1|5) ;; *) exit $$pure;; esac; \
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(REAL) $(ARGS); real=$$?; \
+	$(BIN)/pytest --numprocesses $(REAL_WORKERS) --dist loadfile $(REAL) $(LONG) $(ARGS); real=$$?; \
 	test $$real -ne 5 || exit $$pure; \
 	test $$pure -ne 5 || exit $$real; \
 	exit $$((real > pure ? real : pure))

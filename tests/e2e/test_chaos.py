@@ -28,7 +28,7 @@ from shoal.shards.model.errors import ShoalError
 
 pytestmark = pytest.mark.e2e
 
-SECONDS = float(os.environ.get("SHOAL_CHAOS_SECONDS") or 60)
+SECONDS = float(os.environ.get("SHOAL_CHAOS_SECONDS") or 30)
 SEED = int(os.environ.get("SHOAL_CHAOS_SEED") or 0)
 SHARDS = 4
 CHURN_A_S, WRITES_A_S = 270.0, 30.0
