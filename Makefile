@@ -30,9 +30,9 @@ demo-monitor: $(VENV)/installed    ## an API gateway is monitored: an outage, a 
 	$(BIN)/python -m examples.gateway_monitor demo $(ARGS)
 
 # Two runs, the second also when something in the first failed: tests without Ray, each wherever a worker is idle; then those
-# that start real processes, file by file, because a file's tests share an installation, and a third at a time, because they
-# wait for much. Where ARGS names files, it is these
-# alone that run, in one process. Status 5: no test was selected, which is no failure if the other run had some.
+# that start real processes, file by file, because a file's tests share an installation, and three files at a time, because they
+# wait for much. Where ARGS names files, it is these alone that run, in one process. Status 5: no test was selected, which is
+# no failure if the other run had some.
 REAL := tests/ray tests/e2e
 # What test_chaos does and more, for longer: `make soak`.
 LONG := --ignore=tests/e2e/test_soak.py
